@@ -1,0 +1,323 @@
+"""Saved folders: a manifest with checksums beside plain arrays or one native file.
+
+Nothing in an artifact is trusted before it is checked: the manifest names every file, each inside
+the folder and with its SHA-256, and a native library sees only bytes that passed. A folder is
+written beside its place and renamed; an existing one is replaced by one rename of its manifest.
+Nothing that differs between two equal runs (time, host, path) is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from vwkit.errors import ArtifactError
+from vwkit.hashing import file_sha256
+from vwkit.types import Array
+
+__all__ = ["FORMAT", "Artifact", "Draft", "is_artifact", "open_artifact", "write_artifact"]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+_MANIFEST_LIMIT = 16 << 20
+_MAPPED_FROM = 1 << 20
+_HASHED = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.]*-[0-9a-f]{16}(\.npy)?$")
+_STALE_SECONDS = 3600.0
+
+
+def is_artifact(folder: Path) -> bool:
+    """Tell whether a folder holds a manifest of ours (nothing is checked yet)."""
+    return (folder / MANIFEST).is_file()
+
+
+# Writing ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Draft:
+    """An artifact being written: data files go to `folder`, what describes them to `manifest`."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def array(self, name: str, array: Array) -> None:
+        """Add one array as a ``.npy`` file."""
+        part = self.folder / f"{name}.part"
+        with part.open("wb") as file:
+            np.save(file, np.asarray(array), allow_pickle=False)
+        final = self._named(part, name, ".npy")
+        self.manifest.setdefault("arrays", {})[name] = final
+
+    def native(self, save: Callable[[Path], None]) -> None:
+        """Let a library write its own files into an empty folder."""
+        part = self.folder / "native.part"
+        part.mkdir()
+        save(part)
+        inside = sorted(path for path in part.rglob("*") if path.is_file())
+        digest = hashlib.sha256()
+        sums = {}
+        for path in inside:
+            relative = path.relative_to(part).as_posix()
+            sums[relative] = {"sha256": _synced(path), "bytes": path.stat().st_size}
+            digest.update(f"{relative} {sums[relative]['sha256']}\n".encode())
+        name = f"native-{digest.hexdigest()[:16]}"
+        part.rename(self.folder / name)
+        self.files.update({f"{name}/{relative}": entry for relative, entry in sums.items()})
+        self.manifest["native"] = name
+
+    def child(self, name: str, save: Callable[[Path], None]) -> None:
+        """Add another artifact as a subfolder."""
+        part = self.folder / f"{name}.part"
+        save(part)
+        digest = file_sha256(part / MANIFEST)
+        final = f"{name}-{digest[:16]}"
+        part.rename(self.folder / final)
+        children = self.manifest.setdefault("children", {})
+        children[name] = {"folder": final, "sha256": digest}
+
+    def _named(self, part: Path, name: str, suffix: str) -> str:
+        digest = _synced(part)
+        final = f"{name}-{digest[:16]}{suffix}"
+        self.files[final] = {"sha256": digest, "bytes": part.stat().st_size}
+        part.rename(self.folder / final)
+        return final
+
+
+@contextlib.contextmanager
+def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Draft]:
+    """Write an artifact; nothing is left behind and nothing is lost if the block fails.
+
+    Parameters
+    ----------
+    folder : path
+        A new folder, an empty one, or an artifact to replace.
+    manifest : dict
+        Plain data that describe it. ``format`` and ``files`` are added.
+
+    Raises
+    ------
+    ArtifactError
+        `folder` holds something else, or its parent cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ArtifactError(f"{folder}: a file is in the way of the folder to write")
+    if folder.is_dir() and not is_artifact(folder) and any(folder.iterdir()):
+        raise ArtifactError(
+            f"{folder}: the folder holds files that are not a vwkit artifact; "
+            "nothing was overwritten, name another folder"
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be written: {error.strerror}") from None
+    try:
+        part.chmod(0o777 & ~_umask())
+        draft = Draft(part, {"format": FORMAT, **manifest})
+        yield draft
+        draft.manifest["files"] = dict(sorted(draft.files.items()))
+        text = json.dumps(draft.manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        (part / MANIFEST).write_text(text, encoding="utf-8")
+        _synced(part / MANIFEST)
+        _commit(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _commit(part: Path, folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # an empty folder gives way to a plain rename
+    if not folder.exists():
+        part.rename(folder)
+        _sync_folder(folder.parent)
+        return
+    # Names carry the hash of the content: what the old manifest names stays what it was.
+    for path in sorted(part.iterdir()):
+        if path.name != MANIFEST:
+            _move(path, folder / path.name)
+    _sync_folder(folder)
+    (part / MANIFEST).replace(folder / MANIFEST)
+    _sync_folder(folder)
+    _remove_stale(folder, older_than=0)
+
+
+def _move(source: Path, target: Path) -> None:
+    if source.is_dir() and target.is_dir():
+        for path in sorted(source.iterdir()):
+            _move(path, target / path.name)
+    else:
+        source.replace(target)
+
+
+def _remove_stale(folder: Path, older_than: float) -> None:
+    """Remove files of ours that the manifest does not name (a replacement was cut short)."""
+    with contextlib.suppress(OSError, ArtifactError):
+        manifest = _read_manifest(folder)
+        named = {name.split("/")[0] for name in manifest["files"]}
+        named |= {child["folder"] for child in manifest.get("children", {}).values()}
+        for path in folder.iterdir():
+            ours = _HASHED.match(path.name) and path.name not in named
+            if ours and time.time() - path.stat().st_mtime >= older_than:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _synced(path: Path) -> str:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    return file_sha256(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system can
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# Reading ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Artifact:
+    """An opened artifact whose files have passed their checksums."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def arrays(self) -> dict[str, Array]:
+        """Return the arrays by name; large ones are memory-mapped, read-only."""
+        return {name: self._array(file) for name, file in self.manifest.get("arrays", {}).items()}
+
+    def _array(self, name: str) -> Array:
+        path = self.folder / name
+        mode: Any = "r" if path.stat().st_size >= _MAPPED_FROM else None
+        try:
+            array: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise ArtifactError(f"{path}: not a readable array: {error}") from None
+        return array
+
+    @property
+    def native(self) -> Path | None:
+        """The folder with the library's own files, where there is one."""
+        name = self.manifest.get("native")
+        return self.folder / name if name else None
+
+    def child(self, name: str) -> Path | None:
+        """Return the folder of a nested artifact."""
+        entry = self.manifest.get("children", {}).get(name)
+        return self.folder / entry["folder"] if entry else None
+
+
+def open_artifact(folder: str | Path) -> Artifact:
+    """Open a saved folder and verify every file of it.
+
+    Raises
+    ------
+    ArtifactError
+        There is none, it is of a newer vwkit, or a file is missing, truncated or changed.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder; an artifact is a folder with {MANIFEST}")
+    manifest = _read_manifest(folder)
+    for name, entry in manifest["files"].items():
+        path = _inside(folder, name)
+        if path.is_symlink() or not path.is_file():
+            raise ArtifactError(f"{path}: missing; {folder} is incomplete, make it again")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise ArtifactError(
+                f"{path}: {size} bytes where the manifest says {entry['bytes']}; "
+                "truncated or changed, make it again"
+            )
+        if file_sha256(path) != entry["sha256"]:
+            raise ArtifactError(f"{path}: its checksum does not match; damaged, make it again")
+    for entry in manifest.get("children", {}).values():
+        path = _inside(folder, entry["folder"]) / MANIFEST
+        if path.is_symlink() or not path.is_file() or file_sha256(path) != entry["sha256"]:
+            raise ArtifactError(f"{path}: missing or changed; {folder} is damaged, make it again")
+    _remove_stale(folder, _STALE_SECONDS)
+    return Artifact(folder, manifest)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        if path.is_symlink() or path.stat().st_size > _MANIFEST_LIMIT:
+            raise ArtifactError(f"{path}: not a manifest of vwkit")
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{folder}: no {MANIFEST} in it, so it is not something that vwkit saved"
+        ) from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ArtifactError(f"{path}: not valid JSON; damaged, make it again") from None
+    _check_manifest(path, manifest)
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def _check_manifest(path: Path, manifest: Any) -> None:
+    def need(fine: bool) -> None:
+        if not fine:
+            raise ArtifactError(f"{path}: not a manifest of vwkit, or damaged")
+
+    need(isinstance(manifest, dict) and type(manifest.get("format")) is int)
+    if manifest["format"] > FORMAT:
+        raise ArtifactError(
+            f"{path}: format {manifest['format']}, made by a newer vwkit; "
+            f"this one reads up to format {FORMAT}: update vwkit"
+        )
+    need(isinstance(manifest.get("files"), dict))
+    for entry in manifest["files"].values():
+        need(isinstance(entry, dict) and type(entry.get("bytes")) is int)
+        need(isinstance(entry.get("sha256"), str))
+    arrays = manifest.get("arrays", {})
+    need(isinstance(arrays, dict))
+    need(all(isinstance(name, str) and name in manifest["files"] for name in arrays.values()))
+    native = manifest.get("native")
+    need(native is None or (isinstance(native, str) and _HASHED.match(native) is not None))
+    children = manifest.get("children", {})
+    need(isinstance(children, dict))
+    for entry in children.values():
+        need(isinstance(entry, dict) and isinstance(entry.get("sha256"), str))
+        need(isinstance(entry.get("folder"), str) and _HASHED.match(entry["folder"]) is not None)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Return the path of a file that the manifest names, if it cannot lead out of the folder."""
+    parts = PurePosixPath(name).parts
+    plain = parts and "\\" not in name and not any(part in ("..", "/") for part in parts)
+    path = folder / name
+    if not plain or not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{folder}: its manifest names {name!r}, outside the folder")
+    return path

@@ -1,0 +1,371 @@
+"""Lloyd's k-means: exact, in chunks, with any index for the assignment if asked.
+
+Lloyd 1982, "Least squares quantization in PCM"; with an approximate index it is the approximate
+k-means of Philbin et al. 2007, "Object retrieval with large vocabularies and fast spatial matching".
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import annotated_types
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit import kernels
+from vwkit.base import Field, Nested, backend
+from vwkit.builtin.seeding import plus_plus
+from vwkit.clusterer import Clusterer, warn_few_distinct
+from vwkit.errors import DataError, ShapeError
+from vwkit.hashing import sample_rows
+from vwkit.index import Index
+from vwkit.jobs import Job, job
+from vwkit.stream import Stream, chunk_rows
+from vwkit.types import Array, Positive
+
+__all__ = ["Lloyd"]
+
+_MAPPED_LABELS = 1 << 30
+_RESEED_ROUNDS = 1000
+
+
+@backend("lloyd")
+class Lloyd(Clusterer):
+    """Exact k-means; approximate k-means with ``assign: {use: any index}``.
+
+    uint8 data stay uint8. The same seed gives the same bytes for any number of threads and any
+    chunk size: labels are settled in float64 and sums are exact.
+
+    Attributes
+    ----------
+    centers : (k, d) float32
+    labels : (n,) int32
+    objective : list of float
+        Mean squared distance at each iteration's assignment; the last is of `centers`.
+    changed : list of int
+        Labels that each assignment changed.
+
+    Examples
+    --------
+    >>> import numpy as np, vwkit
+    >>> rows = np.array([[0, 0], [0, 1], [9, 9], [9, 8]], np.uint8)
+    >>> lloyd = vwkit.create("clusterer", "lloyd", k=2).fit(rows)
+    >>> lloyd.predict(rows)[:2].tolist() == lloyd.labels[:2].tolist()
+    True
+    >>> lloyd.objective[-1]
+    0.25
+    """
+
+    streams = True
+    dtypes = ("uint8", "float32")
+    supports_weights = True
+
+    k: Positive = Field(..., "Number of clusters.")
+    iterations: Positive = Field(25, "At most this many updates of the centers.")
+    tolerance: Annotated[float, annotated_types.Ge(0)] = Field(
+        1e-4, "Stop when the objective improves by less than this share of itself."
+    )
+    init: Literal["k-means++", "random"] | Path | np.ndarray[Any, Any] = Field(
+        "k-means++", "How to start: k-means++, random rows, or given centers (array or .npy file)."
+    )
+    assign: Nested[Index] | None = Field(
+        None, "An index over the centers that assigns the rows; without it assignment is exact."
+    )
+
+    @property
+    def deterministic(self) -> bool:
+        """True unless the index of the assignment is not."""
+        return self.assign is None or self.assign.deterministic
+
+    def _fit(self, data: Any, weights: NDArray[np.float64] | None) -> None:
+        current = job()
+        stream = data if isinstance(data, Stream) else Stream.from_array(data)
+        fit = _Fit(stream, weights, self, current)
+        fit.run()
+        self.centers, self.labels = fit.centers, fit.labels
+        self.objective, self.changed = fit.objective, fit.changed
+
+    def _predict(self, data: Any) -> NDArray[np.int32]:
+        if self.assign is None:
+            return super()._predict(data)
+        return _search_labels(self.assign, data, self.centers).astype(np.int32)
+
+    def _restore(self, state: dict[str, Array]) -> None:
+        super()._restore(state)
+        self.changed = [int(value) for value in state["changed"]]
+
+
+def _search_labels(index: Index, rows: Array, centers: Array) -> NDArray[np.int64]:
+    labels = index.search(rows, 1).ids[:, 0]
+    lost = np.flatnonzero(labels < 0)  # an approximate index may come back with nothing
+    if len(lost):
+        labels[lost] = kernels.nearest_rows(rows[lost], centers)
+    return labels
+
+
+class _Fit:
+    """One running fit: the data, the exact sums, and what becomes the result."""
+
+    def __init__(
+        self, stream: Stream, weights: NDArray[np.float64] | None, params: Lloyd, current: Job
+    ) -> None:
+        self.stream = stream
+        self.weights = weights
+        self.params = params
+        self.job = current
+        self.rows = stream.count()
+        self.k = params.k
+        row_bytes = stream.dim * stream.dtype.itemsize
+        budget = current.memory // (8 * current.threads * (stream.dim + 4) * 8)
+        self.chunk = max(1, min(chunk_rows(row_bytes), budget, 1 << 16))
+        self.labels = _new_labels(self.rows)
+        self.objective: list[float] = []
+        self.changed: list[int] = []
+        self.steps = 0
+
+    def run(self) -> None:
+        saved = self.job.resume()
+        if saved is None:
+            self.centers = self._start()
+        else:
+            self._take_up(*saved)
+        self._measure()
+        while True:
+            counts, sums = self._assign()
+            settled = self.steps > 0 and self.changed[-1] == 0
+            empty = np.flatnonzero(counts == 0)
+            last = settled or self.steps >= self.params.iterations or self._converged()
+            if last and (len(empty) == 0 or self.steps >= self.params.iterations + _RESEED_ROUNDS):
+                break
+            moved = self.centers if last else self._means(counts, sums)
+            if len(empty):
+                spare = self._far_rows(len(empty))
+                if len(spare) == 0:  # every row sits on its center: no more distinct rows
+                    if last or settled:
+                        break
+                else:
+                    moved = moved.copy()
+                    moved[empty[: len(spare)]] = spare
+            self.centers = moved
+            self.steps += 1
+            self.job.checkpoint(self.steps, self._checkpoint())
+        self._compact(counts)
+        self.labels.flags.writeable = True
+
+    # Start
+
+    def _start(self) -> NDArray[np.float32]:
+        init = self.params.init
+        if isinstance(init, (Path, np.ndarray)):
+            return _given_centers(init, self.k, self.stream.dim)
+        if init == "random":
+            wanted = self.stream.take(sample_rows(self.rows, self.k, self.params.seed))
+            return wanted.astype(np.float32)
+        return plus_plus(self.stream, self.k, self.params.seed, self.weights, self.job)
+
+    def _measure(self) -> None:
+        """Choose the fixed-point scales and add up what stays constant."""
+        heaviest, largest, farthest = 1.0, 255.0, float(self.stream.dim) * 255.0**2
+        self.shift = self.centers.astype(np.float64).mean(axis=0).astype(np.float32)
+        if self.stream.dtype == np.uint8 and self.weights is None:
+            self.shift = np.zeros_like(self.shift)  # whole numbers throughout
+            self.scale = 0
+        else:
+            found = list(self._map(_extremes, {"shift": self.shift}))
+            heaviest, largest, farthest = (max(column) for column in zip(*found, strict=True))
+            self.scale = kernels.fixed_point_scale(self.rows, largest)
+        self.weight_scale = (
+            0 if self.weights is None else kernels.fixed_point_scale(self.rows, heaviest)
+        )
+        square_scale = kernels.fixed_point_scale(self.rows, farthest)
+        arrays = {"shift": self.shift, "scale": square_scale}
+        total = sum(self._map(_squares, arrays))
+        self.squares = math.ldexp(float(total), -square_scale)
+
+    # One iteration
+
+    def _assign(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        counts = np.zeros(self.k, np.int64)
+        sums = np.zeros((self.k, self.stream.dim), np.int64)
+        total_rows = (self.params.iterations + 1) * self.rows
+        start = changed = 0
+        for part in self._partials():
+            stop = start + len(part.labels)
+            changed += int((self.labels[start:stop] != part.labels).sum())
+            self.labels[start:stop] = part.labels
+            counts[part.used] += part.counts
+            sums[part.used] += part.sums
+            start = stop
+            shown = {"iteration": float(min(self.steps + 1, self.params.iterations))}
+            if self.objective:
+                shown["objective"] = self.objective[-1]
+            done = min(total_rows, self.steps * self.rows + stop)
+            self.job.progress(done, total_rows, "rows", **shown)
+        self.changed.append(changed)
+        self.objective.append(self._mean_distance(counts, sums))
+        return counts, sums
+
+    def _partials(self) -> Iterator[kernels.Partial]:
+        arrays = {"scale": self.scale, "weight_scale": self.weight_scale}
+        index = self.params.assign
+        if index is None:
+            yield from self._map(
+                kernels.assign_and_accumulate, {"centers": self.centers, **arrays}
+            )
+            return
+        # The library brings its own threads, so the search is not spread over ours.
+        index.build(self.centers)
+        start = 0
+        for chunk in self.stream.rechunk(self.chunk):
+            self.job.check()
+            weights = None if self.weights is None else self.weights[start : start + len(chunk)]
+            labels = _search_labels(index, chunk, self.centers)
+            yield kernels.accumulate(chunk, labels, weights, **arrays)
+            start += len(chunk)
+
+    def _mean_distance(self, counts: NDArray[np.int64], sums: NDArray[np.int64]) -> float:
+        """Mean of w·‖x − c‖² from the exact sums: Σ‖x‖² − 2 Σ c·S + Σ n‖c‖², all shifted."""
+        mass = np.ldexp(counts.astype(np.float64), -self.weight_scale)
+        centers = self.centers.astype(np.float64) - self.shift
+        added = np.ldexp(sums.astype(np.float64), -self.scale) - mass[:, None] * self.shift
+        cross = float((centers * added).sum())
+        own = float((mass * (centers * centers).sum(axis=1)).sum())
+        return max(0.0, (self.squares - 2 * cross + own) / float(mass.sum()))
+
+    def _means(self, counts: NDArray[np.int64], sums: NDArray[np.int64]) -> NDArray[np.float32]:
+        centers = self.centers.copy()
+        full = counts > 0
+        mass = np.ldexp(counts[full].astype(np.float64), -self.weight_scale)
+        added = np.ldexp(sums[full].astype(np.float64), -self.scale)
+        centers[full] = (added / mass[:, None]).astype(np.float32)
+        return centers
+
+    def _converged(self) -> bool:
+        if len(self.objective) < 2:
+            return False
+        before, now = self.objective[-2:]
+        return before - now < self.params.tolerance * before
+
+    def _far_rows(self, count: int) -> Array:
+        """Return up to `count` distinct rows that lie off their centers, the farthest first."""
+        best: list[tuple[float, int, bytes, Array]] = []
+        start = 0
+        arrays = {"centers": self.centers, "count": 4 * count + 16}
+        chunks = self.stream.rechunk(self.chunk)
+        found = self.job.map(_far, chunks, arrays, aligned={"labels": self.labels})
+        for distances, places, rows, size in found:
+            best += [
+                (-distance, start + int(place), row.tobytes(), row)
+                for distance, place, row in zip(distances, places, rows, strict=True)
+                if distance > 0
+            ]
+            best.sort(key=lambda one: one[:2])
+            seen: set[bytes] = set()
+            best = [one for one in best if not (one[2] in seen or seen.add(one[2]))]  # type: ignore[func-returns-value]
+            del best[count:]
+            start += size
+        if not best:
+            return np.zeros((0, self.stream.dim), np.float32)
+        return np.stack([one[3] for one in best]).astype(np.float32)
+
+    # End
+
+    def _compact(self, counts: NDArray[np.int64]) -> None:
+        """Put words that stay empty last, as copies of the last used one."""
+        full = np.flatnonzero(counts > 0)
+        if len(full) == self.k:
+            return
+        order = np.concatenate([full, np.flatnonzero(counts == 0)])
+        place = np.empty(self.k, np.int32)
+        place[order] = np.arange(self.k, dtype=np.int32)
+        self.centers = self.centers[order]
+        self.centers[len(full) :] = self.centers[len(full) - 1]
+        self.labels[:] = place[self.labels]
+        if self.params.assign is not None:
+            self.params.assign.build(self.centers)
+        if self.weights is None or bool((self.weights > 0).all()):
+            warn_few_distinct(len(full), self.k)
+
+    def _map(self, kernel: Any, arrays: dict[str, Any]) -> Iterator[Any]:
+        aligned = {} if self.weights is None else {"weights": self.weights}
+        return self.job.map(kernel, self.stream, arrays, aligned=aligned, rows=self.chunk)
+
+    def _checkpoint(self) -> dict[str, Array]:
+        return {
+            "centers": self.centers,
+            "labels": self.labels,
+            "objective": np.array(self.objective),
+            "changed": np.array(self.changed, np.int64),
+        }
+
+    def _take_up(self, step: int, saved: dict[str, Array]) -> None:
+        self.steps = step
+        self.centers = saved["centers"]
+        self.labels[:] = saved["labels"]
+        self.objective = [float(value) for value in saved["objective"]]
+        self.changed = [int(value) for value in saved["changed"]]
+
+
+def _new_labels(rows: int) -> NDArray[np.int32]:
+    """Return room for labels: in memory, above 1 GiB in a file that vanishes with the array."""
+    if rows * 4 <= _MAPPED_LABELS:
+        return np.full(rows, -1, np.int32)
+    with tempfile.TemporaryFile() as file:
+        mapped = np.memmap(file, np.int32, "w+", shape=(rows,))
+    mapped[:] = -1
+    return mapped
+
+
+def _given_centers(init: Path | Array, k: int, dim: int) -> NDArray[np.float32]:
+    if isinstance(init, Path):
+        try:
+            init = np.load(init, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
+    array = np.array(init, np.float32, order="C")
+    if array.shape != (k, dim):
+        raise ShapeError(f"init: centers of shape ({k}, {dim}) are needed; got {array.shape}")
+    if not np.isfinite(array).all():
+        raise DataError("init: the given centers hold NaN or infinity")
+    return array
+
+
+# Kernels: module-level functions of arrays ------------------------------------------------------
+
+
+def _extremes(chunk: Array, *aligned: Array, shift: Array) -> tuple[float, float, float]:
+    """Return the largest w, |w·x| and w·‖x − shift‖² of a chunk."""
+    largest = np.abs(chunk).max(axis=1).astype(np.float64)
+    squares = _shifted_squares(chunk, shift)
+    if not aligned:
+        return 1.0, float(largest.max()), float(squares.max())
+    weights = aligned[0]
+    return (
+        float(weights.max()),
+        float((weights * largest).max()),
+        float((weights * squares).max()),
+    )
+
+
+def _squares(chunk: Array, *aligned: Array, shift: Array, scale: int) -> int:
+    """Return the sum of w·‖x − shift‖²·2^scale as a whole number."""
+    squares = _shifted_squares(chunk, shift)
+    if aligned:
+        squares *= aligned[0]
+    return int(np.rint(np.ldexp(squares, scale)).astype(np.int64).sum())
+
+
+def _shifted_squares(chunk: Array, shift: Array) -> NDArray[np.float64]:
+    moved = chunk.astype(np.float64) - shift
+    return np.add.reduce(moved * moved, axis=1)
+
+
+def _far(
+    chunk: Array, labels: Array, *, centers: Array, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], Array, int]:
+    distances, places = kernels.farthest_rows(chunk, labels, centers=centers, count=count)
+    return distances, places, chunk[places], len(chunk)

@@ -1,0 +1,88 @@
+"""Product quantization: each slice of a vector becomes the number of its nearest codeword.
+
+Jégou, Douze, Schmid 2011, "Product quantization for nearest neighbor search".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import annotated_types
+import numpy as np
+
+from vwkit.base import Field, backend
+from vwkit.builtin.lloyd import Lloyd
+from vwkit.errors import DataError, ParameterError
+from vwkit.hashing import derive_seed, sample_rows
+from vwkit.jobs import Job, job, use_job
+from vwkit.quantizer import Quantizer
+from vwkit.stream import Stream
+from vwkit.types import Positive
+
+__all__ = ["PQ"]
+
+
+@backend("pq")
+class PQ(Quantizer):
+    """Product quantizer: m codes a vector, each one of ks.
+
+    Attributes
+    ----------
+    codebook : (m, ks, d/m) float32
+
+    Examples
+    --------
+    >>> import numpy as np, vwkit
+    >>> rows = np.random.default_rng(0).integers(0, 255, (300, 8)).astype(np.uint8)
+    >>> pq = vwkit.create("quantizer", "pq", m=4, ks=16).fit(rows)
+    >>> pq.encode(rows).shape, pq.encode(rows).dtype
+    ((300, 4), dtype('uint8'))
+    """
+
+    streams = True
+    dtypes = ("uint8", "float32")
+    deterministic = True
+
+    m: Positive = Field(..., "Codes per vector; it must divide the dimensions.")
+    ks: Annotated[int, annotated_types.Ge(2), annotated_types.Le(65_536)] = Field(
+        256, "Codewords per slice; up to 256 a code takes one byte."
+    )
+    train_rows: Positive | None = Field(
+        None, "Rows to learn from, drawn at random; 1,000 × ks by default."
+    )
+    iterations: Positive = Field(25, "At most this many k-means iterations per slice.")
+
+    def _fit(self, vectors: Any) -> None:
+        stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
+        if stream.dim % self.m:
+            raise ParameterError(
+                f"pq.m: {self.m} does not divide the {stream.dim} dimensions of the data; "
+                f"allowed: {', '.join(str(m) for m in range(1, stream.dim + 1) if stream.dim % m == 0)}"
+            )
+        rows = stream.count()
+        if rows < self.ks:
+            raise DataError(
+                f"pq: ks = {self.ks} codewords need at least {self.ks} rows to learn from; "
+                f"got {rows}. Give more data or a smaller ks"
+            )
+        wanted = max(self.ks, self.train_rows or 1000 * self.ks)
+        sample = stream.take(sample_rows(rows, wanted, self.seed))
+        width = stream.dim // self.m
+        self.codebook = np.empty((self.m, self.ks, width), np.float32)
+        current = job()
+        for j in range(self.m):
+            part = np.ascontiguousarray(sample[:, j * width : (j + 1) * width])
+            lloyd = Lloyd(
+                k=self.ks, iterations=self.iterations, seed=derive_seed(self.seed, f"slice {j}")
+            )
+            with use_job(_quiet(current, j)):
+                lloyd._fit(part, None)
+            self.codebook[j] = lloyd.centers
+            current.progress(j + 1, self.m, "slices", objective=lloyd.objective[-1])
+
+
+def _quiet(current: Job, j: int) -> Job:
+    """One slice's own checkpoints; its progress is told by slices."""
+    slice_job = current.within(f"slice-{j}")
+    slice_job._progress = None
+    return slice_job

@@ -1,0 +1,86 @@
+"""Where k-means starts: k-means++ on a sample of the rows.
+
+Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding": each new center is a
+row drawn with probability proportional to its squared distance to the centers so far. Beyond the
+first centers they are drawn several at a time, an eighth of those held, as in k-means|| (Bahmani et
+al. 2012, "Scalable k-means++"), so that the distances are one matrix product.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.hashing import row_uniform, sample_rows
+from vwkit.jobs import Job
+from vwkit.metrics import squared_norms
+from vwkit.stream import Stream
+from vwkit.types import Array
+
+__all__ = ["plus_plus"]
+
+_SAMPLE_PER_CENTER = 10
+_SAMPLE_AT_LEAST = 16_384
+# A fixed block: float32 products depend on their shape, and the start must not depend on chunks.
+_BLOCK = 4096
+
+
+def plus_plus(
+    stream: Stream, k: int, seed: int, weights: NDArray[np.float64] | None, current: Job
+) -> NDArray[np.float32]:
+    """Draw k rows that are far from each other.
+
+    Parameters
+    ----------
+    stream : Stream of (n, d)
+    k : int
+    seed : int
+    weights : (n,) float64, optional
+    current : Job
+
+    Returns
+    -------
+    (k, d) float32
+    """
+    wanted = max(_SAMPLE_PER_CENTER * k, _SAMPLE_AT_LEAST)
+    picked = sample_rows(stream.count(), wanted, seed)
+    rows = stream.take(picked).astype(np.float32)
+    mass = np.ones(len(rows)) if weights is None else weights[picked]
+    if not mass.any():
+        mass = np.ones(len(rows))
+    rows_centred = rows - rows.astype(np.float64).mean(axis=0).astype(np.float32)
+    distance = np.full(len(rows), np.inf, np.float32)
+    chosen: list[int] = []
+    draw = 0
+    while len(chosen) < k:
+        current.check()
+        draw += 1
+        uniform = row_uniform(seed * 1_000_003 + draw, np.arange(len(rows)))
+        share = mass * np.where(np.isinf(distance), 1.0, distance)
+        with np.errstate(divide="ignore"):
+            # The smallest of exponential variables with these rates: a draw in proportion.
+            race = np.where(share > 0, -np.log(uniform) / share, np.inf)
+        count = min(max(1, len(chosen) // 8), k - len(chosen))
+        order = np.lexsort((np.arange(len(rows)), race))[:count]
+        fresh = [int(i) for i in order if np.isfinite(race[i])]
+        if not fresh:
+            break  # no row lies off the centers: fewer distinct rows than k
+        chosen += fresh
+        new = rows_centred[fresh]
+        parts = current.map(
+            _closer, rows_centred, {"centers": new}, aligned={"held": distance}, rows=_BLOCK
+        )
+        distance = np.concatenate(list(parts))
+        distance[fresh] = 0
+    centers = rows[chosen]
+    if len(chosen) < k:
+        centers = np.concatenate([centers, np.repeat(centers[-1:], k - len(chosen), axis=0)])
+    return np.ascontiguousarray(centers)
+
+
+def _closer(chunk: Array, held: Array, *, centers: Array) -> NDArray[np.float32]:
+    """Return the smaller of the held distance and that to the nearest of the new centers."""
+    score = chunk @ (-2 * centers.T)
+    score += squared_norms(centers).astype(np.float32)
+    nearest = score.min(axis=1) + squared_norms(chunk).astype(np.float32)
+    return np.minimum(held, np.maximum(nearest, 0)).astype(np.float32)

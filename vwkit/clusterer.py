@@ -1,0 +1,224 @@
+"""The clusterer role: vectors or codes → centers and labels."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.base import Backend
+from vwkit.data import as_weights, dim_of, prepare, rows_of
+from vwkit.errors import BackendError, DataError, FewDistinctRows, UnsupportedError
+from vwkit.jobs import job
+from vwkit.kernels import nearest_rows
+from vwkit.quantizer import Quantizer
+from vwkit.stream import Stream
+from vwkit.types import Array
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Clusterer", "warn_few_distinct"]
+
+
+def warn_few_distinct(distinct: int, k: int) -> None:
+    """Say once that the data hold fewer distinct rows than the clusters asked for."""
+    warnings.warn(
+        f"the data hold {distinct} distinct rows for k = {k} clusters: "
+        f"{k - distinct} words repeat the last one and stay empty",
+        FewDistinctRows,
+        stacklevel=3,
+    )
+
+
+class Clusterer(Backend):
+    """Groups vectors (or codes).
+
+    An author writes `_fit`, which sets `centers`, `labels` and `objective`, and `_predict` if it
+    is not the nearest center.
+    """
+
+    role: ClassVar[str] = "clusterer"
+    #: ``vectors``, or ``codes`` of a product quantizer.
+    consumes: ClassVar[str] = "vectors"
+    supports_predict: ClassVar[bool] = True
+    supports_weights: ClassVar[bool] = False
+    has_centers: ClassVar[bool] = True
+    #: Whether there are exactly `k` clusters.
+    fixed_k: ClassVar[bool] = True
+    #: Whether it also has `tree`, an (n − 1, 4) linkage.
+    hierarchical: ClassVar[bool] = False
+    #: Share of rows whose `predict` equals their label: 1 for an exact clusterer.
+    label_agreement: ClassVar[float] = 1.0
+
+    seed: int = 0
+
+    centers: Array
+    labels: NDArray[np.int32]
+    objective: list[float]
+
+    _quantizer: Quantizer | None = None
+
+    @classmethod
+    def _adapt_fields(cls, annotations: dict[str, Any], defaults: dict[str, Any]) -> None:
+        for name in ("centers", "labels", "objective"):
+            annotations.pop(name, None)
+
+    def _fit(self, data: Any, weights: NDArray[np.float64] | None) -> None:
+        """Set `centers`, `labels` (n,) int32 and `objective`."""
+        raise NotImplementedError(f"{type(self).__name__} must define _fit")
+
+    def _predict(self, data: Any) -> NDArray[np.int32]:
+        """Return the label of each row: the nearest center, the lowest id on ties."""
+        return nearest_rows(data, self.centers).astype(np.int32)
+
+    @property
+    def quantizer(self) -> Quantizer | None:
+        """The product quantizer whose codes were clustered."""
+        return self._quantizer
+
+    def fit(self, data: Any, weights: Any = None, *, quantizer: Quantizer | None = None) -> Self:
+        """Cluster the rows; a second call replaces the first.
+
+        Parameters
+        ----------
+        data : (n, d) array or Stream
+            Vectors, or codes (n, m) for a clusterer that consumes codes.
+        weights : (n,) float64, optional
+            How many times each row counts.
+        quantizer : Quantizer, optional
+            Needed with codes: the fitted product quantizer that made them. It is kept and saved.
+
+        Returns
+        -------
+        Clusterer
+            This clusterer, with `centers`, `labels` and `objective`.
+
+        Raises
+        ------
+        ShapeError, DataError
+            No rows, NaN, a wrong shape, k larger than the rows.
+        UnsupportedError
+            Weights for a backend that takes none, or a wrong kind of quantizer.
+        """
+        self._check_quantizer(quantizer)
+        prepared = self._prepare(data, streams=self.streams)
+        rows = rows_of(prepared)
+        if weights is not None and not self.supports_weights:
+            raise UnsupportedError(
+                f"{self.name} takes no weights (it does not declare supports_weights)"
+            )
+        checked = as_weights(weights, rows)
+        k = getattr(self, "k", None)
+        if self.fixed_k and isinstance(k, int) and k > rows:
+            raise DataError(
+                f"{self.name}: k = {k} clusters need at least {k} rows; got {rows}. "
+                "Give more data or a smaller k"
+            )
+        self._fitted = False
+        self._quantizer = quantizer
+        self._dim = dim_of(prepared)
+        self._kind = getattr(data, "kind", None)
+        self._fit(prepared, checked)
+        self._check_fit(rows)
+        self._fitted = True
+        return self
+
+    def predict(self, data: Any) -> Any:
+        """Return the label of each row, (n,) int32: an array, or a lazy (n, 1) Stream for a Stream.
+
+        It depends on the row and the fitted state alone, not on what else is in the batch.
+
+        Raises
+        ------
+        NotFittedError, ShapeError, DataError
+        UnsupportedError
+            This backend only labels the rows that it was fitted on.
+        """
+        self._need_fitted()
+        if not self.supports_predict:
+            raise UnsupportedError(f"{self.name} cannot label new rows; it only has `labels`")
+        if not isinstance(data, Stream):
+            prepared = self._prepare(data, dim=self._dim, empty=True)
+            return self._checked_labels(self._predict(prepared), len(prepared))
+        stream = self._prepare(data, dim=self._dim, empty=True, streams=True)
+
+        def one(chunk: Array) -> Array:
+            return self._checked_labels(self._predict(chunk), len(chunk))[:, None]
+
+        return stream.map(one, dim=1, dtype=np.int32, kind="labels")
+
+    def _check_quantizer(self, quantizer: Quantizer | None) -> None:
+        if self.consumes != "codes":
+            if quantizer is not None:
+                raise UnsupportedError(f"{self.name} clusters vectors and takes no quantizer")
+            return
+        if quantizer is None:
+            raise UnsupportedError(
+                f"{self.name} clusters codes; pass the quantizer that made them: "
+                "fit(codes, quantizer=pq)"
+            )
+        quantizer._need_fitted()
+        if quantizer.structure != "product":
+            raise UnsupportedError(
+                f"{self.name} needs the codes of a product quantizer; "
+                f"{quantizer.name} has an {quantizer.structure} codebook"
+            )
+
+    def _check_fit(self, rows: int) -> None:
+        labels = getattr(self, "labels", None)
+        if labels is None or labels.shape != (rows,) or labels.dtype != np.int32:
+            raise BackendError(
+                f"{self.name}._fit must set labels of shape ({rows},) and dtype int32; "
+                f"got {getattr(labels, 'shape', None)} {getattr(labels, 'dtype', None)}"
+            )
+        if self.has_centers and getattr(self, "centers", None) is None:
+            raise BackendError(f"{self.name}._fit must set centers")
+
+    def _checked_labels(self, labels: Any, rows: int) -> NDArray[np.int32]:
+        if getattr(labels, "shape", None) != (rows,):
+            raise BackendError(
+                f"{self.name}._predict must return labels of shape ({rows},); "
+                f"got {getattr(labels, 'shape', None)}"
+            )
+        return np.asarray(labels, np.int32)
+
+    def _prepare(
+        self, data: Any, dim: int | None = None, empty: bool = False, streams: bool = False
+    ) -> Any:
+        codes = self.consumes == "codes"
+        return prepare(
+            data,
+            dtypes=("uint8", "uint16") if codes else self.dtypes,
+            streams=streams,
+            dim=dim,
+            empty=empty,
+            what="codes" if codes else "data",
+            who=self.name,
+        )
+
+    def _children(self) -> dict[str, Backend]:
+        children = super()._children()
+        if self._quantizer is not None:
+            children["quantizer"] = self._quantizer
+        return children
+
+    def _state(self) -> dict[str, Array]:
+        kept = self.__dict__.pop("_quantizer", None)
+        try:
+            return super()._state()
+        finally:
+            if kept is not None:
+                self._quantizer = kept
+
+    def _restore(self, state: dict[str, Array]) -> None:
+        super()._restore(state)
+        if "objective" in state:
+            self.objective = [float(value) for value in state["objective"]]
+
+
+def threads() -> int:
+    """Return the current job's threads."""
+    return job().threads

@@ -1,0 +1,230 @@
+"""What users hand in becomes what a backend's underscored method asks for.
+
+One place checks shapes, dtypes, NaN and infinity, so that no backend has to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.errors import DataError, ShapeError, UnsupportedError
+from vwkit.sparse import Sparse
+from vwkit.stream import Stream, chunk_rows, row_spans
+from vwkit.types import Array
+
+__all__ = ["Data", "as_data", "as_weights", "dim_of", "prepare", "rows_of"]
+
+Data: TypeAlias = Array | Stream | Sparse
+
+_EXACT_FLOAT32 = 1 << 24
+_FINITE_BLOCK = 1 << 16
+
+
+def as_data(data: Any, what: str = "vectors") -> Data:
+    """Accept an array, a memory map, a Stream or a Sparse; refuse the rest with the reason."""
+    if isinstance(data, (Stream, Sparse)):
+        return data
+    if isinstance(data, Iterator):
+        raise DataError(
+            f"{what}: a generator can be read only once, and fitting reads the data many times; "
+            "wrap a function that makes it in vwkit.Stream, or pass an array"
+        )
+    try:
+        array = np.asanyarray(data)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what}: cannot be read as an array: {error}") from None
+    if array.ndim != 2:
+        hint = "; for a single vector pass x[None, :]" if array.ndim == 1 else ""
+        raise ShapeError(
+            f"{what}: an array of shape (n, d) is needed; got shape {array.shape}{hint}"
+        )
+    if array.dtype.kind not in "uifb":
+        raise DataError(
+            f"{what}: numbers are needed (uint8 or a float type); got dtype {array.dtype}"
+        )
+    if array.shape[1] == 0:
+        raise ShapeError(f"{what}: vectors need at least one dimension; got shape {array.shape}")
+    return array
+
+
+def rows_of(data: Data) -> int:
+    """Return the number of rows, counting an uncounted Stream by one pass."""
+    return data.count() if isinstance(data, Stream) else data.shape[0]
+
+
+def dim_of(data: Data) -> int:
+    """Return the number of columns."""
+    return data.dim if isinstance(data, Stream) else int(data.shape[1])
+
+
+def prepare(
+    data: Any,
+    *,
+    dtypes: tuple[str, ...],
+    streams: bool = False,
+    sparse: bool = False,
+    dim: int | None = None,
+    empty: bool = False,
+    what: str = "vectors",
+    who: str = "this backend",
+) -> Data:
+    """Check data and convert them to a form that the backend declares.
+
+    An array that already fits is returned itself, not a copy.
+
+    Parameters
+    ----------
+    data : array, Stream or Sparse
+        What the user gave.
+    dtypes : tuple of str
+        The backend's; data of another dtype are converted chunk by chunk.
+    streams, sparse : bool
+        Whether the backend takes a Stream, a Sparse.
+    dim : int, optional
+        The number of columns that the backend was fitted with.
+    empty : bool
+        Whether zero rows are fine (they are for queries, not for a fit).
+    what, who : str
+        The argument's and the backend's name, for messages.
+
+    Raises
+    ------
+    ShapeError, DataError, UnsupportedError
+    """
+    data = as_data(data, what)
+    if isinstance(data, Sparse) and not sparse:
+        raise UnsupportedError(
+            f"{who} does not take sparse vectors; pass {what}.toarray() if they fit in memory"
+        )
+    if dim is not None and dim_of(data) != dim:
+        raise ShapeError(
+            f"{what}: {who} was fitted with {dim} dimensions and needs shape (n, {dim}); "
+            f"got (n, {dim_of(data)})"
+        )
+    if isinstance(data, Sparse):
+        _check_finite(data.data[:, None], what, 0)
+        prepared: Data = data
+    elif isinstance(data, Stream):
+        target = _target(data.dtype, dtypes)
+        if streams:
+            prepared = _checked_stream(data, target, what)
+        elif data.array is not None:
+            prepared = _converted(data.array, target, what)
+        else:
+            prepared = _gathered(data, target, what)
+    else:
+        prepared = _converted(data, _target(data.dtype, dtypes), what)
+    if not empty and rows_of(prepared) == 0:
+        raise DataError(f"{what}: 0 rows were given; at least 1 is needed")
+    return prepared
+
+
+def _target(dtype: np.dtype[Any], dtypes: tuple[str, ...]) -> np.dtype[Any]:
+    """Choose the backend's dtype for data of another: itself, else a float, else its first."""
+    if dtype.name in dtypes:
+        return dtype
+    floats = [name for name in dtypes if np.dtype(name).kind == "f"]
+    return np.dtype((floats or list(dtypes))[0])
+
+
+def _converted(array: Array, target: np.dtype[Any], what: str) -> Array:
+    if array.dtype == target and array.dtype.isnative and array.flags.c_contiguous:
+        _check_finite(array, what, 0)
+        return array
+    out = np.empty(array.shape, target)
+    step = chunk_rows(array.shape[1] * max(array.itemsize, target.itemsize))
+    for start, stop in row_spans(len(array), step):
+        out[start:stop] = _cast(array[start:stop], target, what, start)
+    return out
+
+
+def _checked_stream(stream: Stream, target: np.dtype[Any], what: str) -> Stream:
+    def chunks() -> Iterator[Array]:
+        start = 0
+        for chunk in stream:
+            yield _cast(chunk, target, what, start)
+            start += len(chunk)
+
+    array = stream.array if stream.array is not None and stream.dtype == target else None
+    if array is not None and not array.flags.c_contiguous:
+        array = None
+    return stream._derived(chunks, stream.dim, target, array=array)
+
+
+def _gathered(stream: Stream, target: np.dtype[Any], what: str) -> Array:
+    out = np.empty((stream.count(), stream.dim), target)
+    start = 0
+    for chunk in stream:
+        out[start : start + len(chunk)] = _cast(chunk, target, what, start)
+        start += len(chunk)
+    return out
+
+
+def _cast(chunk: Array, target: np.dtype[Any], what: str, start: int) -> Array:
+    """Convert one chunk, refusing values that would silently change."""
+    if chunk.dtype == target:
+        _check_finite(chunk, what, start)
+        return np.ascontiguousarray(chunk)
+    _check_finite(chunk, what, start)
+    if target.kind == "f":
+        if chunk.dtype.kind in "ui" and chunk.dtype.itemsize > 2 and target.itemsize == 4:
+            _refuse(np.abs(chunk) > _EXACT_FLOAT32, chunk, what, start, "beyond ±2^24")
+        with np.errstate(over="ignore"):
+            cast = chunk.astype(target, order="C")
+        if chunk.dtype.kind == "f" and chunk.itemsize > target.itemsize:
+            _refuse(~np.isfinite(cast), chunk, what, start, f"beyond {target}")
+        return cast
+    limits = np.iinfo(target)
+    with np.errstate(invalid="ignore"):
+        wrong = (chunk < limits.min) | (chunk > limits.max) | (chunk != np.floor(chunk))
+    _refuse(wrong, chunk, what, start, f"not a whole number of {target}")
+    return chunk.astype(target, order="C")
+
+
+def _refuse(wrong: NDArray[np.bool_], chunk: Array, what: str, start: int, why: str) -> None:
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise DataError(
+            f"{what}: row {start + int(row)}, column {int(column)} is {chunk[row, column]}, {why}"
+        )
+
+
+def _check_finite(array: Array, what: str, start: int) -> None:
+    """Raise at the first NaN or infinity. A sum finds them at the speed of memory."""
+    if array.dtype.kind != "f":
+        return
+    step = max(1, _FINITE_BLOCK // array.shape[1])
+    for first, last in row_spans(len(array), step):
+        block = array[first:last]
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(block.sum())
+        # A finite sum proves finite values; the converse fails on overflow, hence the exact look.
+        if not math.isfinite(total):
+            wrong = ~np.isfinite(block)
+            _refuse(wrong, block, what, start + first, "not a finite number")
+
+
+def as_weights(weights: Any, rows: int) -> NDArray[np.float64] | None:
+    """Check weights: (n,) finite, not negative, not all zero.
+
+    Raises
+    ------
+    ShapeError, DataError
+    """
+    if weights is None:
+        return None
+    array = np.ascontiguousarray(weights, np.float64)
+    if array.shape != (rows,):
+        raise ShapeError(f"weights: one number per row, shape ({rows},), got {array.shape}")
+    wrong = ~np.isfinite(array) | (array < 0)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(f"weights: row {row} is {array[row]}; finite numbers from 0 are needed")
+    if not array.any():
+        raise DataError("weights: all are 0; at least one must be positive")
+    return array

@@ -1,0 +1,403 @@
+"""The index role: vectors → nearest neighbours."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.base import Backend
+from vwkit.data import prepare, rows_of
+from vwkit.errors import BackendError, DataError, ParameterError, ShapeError, UnsupportedError
+from vwkit.types import Array, Matches
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Index"]
+
+
+class Index(Backend):
+    """Finds nearest neighbours.
+
+    An author writes `_build` and `_search`, and `_add`, `_remove` if the library can. Rows are
+    numbered from 0 in the order of building and adding and never renumbered; the core keeps the
+    user's ids, checks and converts the data, cuts k to the rows held and pads the answers.
+    """
+
+    role: ClassVar[str] = "index"
+    #: Which of l2, cosine, ip, hamming it offers.
+    metrics: ClassVar[frozenset[str]] = frozenset({"l2"})
+    #: Whether the answers are the true nearest neighbours.
+    exact: ClassVar[bool] = False
+    supports_add: ClassVar[bool] = False
+    supports_remove: ClassVar[bool] = False
+    #: Whether `_search` takes ``allowed``, an (n,) bool array over rows.
+    supports_filter: ClassVar[bool] = False
+    supports_sparse: ClassVar[bool] = False
+    #: Whether several threads may search at once; otherwise the core takes a lock.
+    thread_safe: ClassVar[bool] = False
+    #: A returned distance may be off by this times (‖q‖² + ‖x‖²).
+    distance_error: ClassVar[float] = 1e-5
+
+    metric: str = "l2"
+
+    _rows: int = 0
+    _ids: _Ids | None = None
+
+    @classmethod
+    def _adapt_fields(cls, annotations: dict[str, Any], defaults: dict[str, Any]) -> None:
+        offered = sorted(cls.metrics)
+        annotations["metric"] = Literal[tuple(offered)]  # type: ignore[valid-type]
+        if defaults.get("metric") not in cls.metrics:
+            defaults["metric"] = offered[0]
+
+    # What an author writes
+
+    def _build(self, vectors: Any) -> None:
+        """Take in the vectors, (n, d); a second call replaces the first."""
+        raise NotImplementedError(f"{type(self).__name__} must define _build")
+
+    def _search(
+        self, queries: Any, k: int, **allowed: Any
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return rows (q, k') int64 and distances (q, k') float32, nearest first, k' ≤ k."""
+        raise NotImplementedError(f"{type(self).__name__} must define _search")
+
+    def _add(self, vectors: Any) -> None:
+        """Take in more vectors, numbered on from those held."""
+        raise NotImplementedError(f"{type(self).__name__} must define _add")
+
+    def _remove(self, rows: NDArray[np.int64]) -> None:
+        """Forget these rows for good."""
+        raise NotImplementedError(f"{type(self).__name__} must define _remove")
+
+    # What a user calls
+
+    def __len__(self) -> int:
+        """Return the number of vectors that can be found."""
+        return self._ids.alive if self._ids is not None else 0
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the vectors."""
+        self._need_fitted("build")
+        return self._dim or 0
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The ids held, in row order, without the removed ones."""
+        self._need_fitted("build")
+        return self._held_ids.living()
+
+    @property
+    def _held_ids(self) -> _Ids:
+        if self._ids is None:
+            self._need_fitted("build")
+            raise BackendError(f"{self.name} lost its ids")
+        return self._ids
+
+    def build(self, vectors: Any, ids: Any = None) -> Self:
+        """Build the index; an earlier one is replaced.
+
+        Parameters
+        ----------
+        vectors : (n, d) array, Stream or Sparse
+            Any layout, uint8 or a float type.
+        ids : (n,) int64, optional
+            One unique id ≥ 0 per vector; the row numbers by default.
+
+        Returns
+        -------
+        Index
+            This index.
+
+        Raises
+        ------
+        DataError, ShapeError
+            No rows, NaN or infinity, or ids that repeat or do not fit.
+        """
+        prepared = self._prepare(vectors, "vectors")
+        table = _Ids(rows_of(prepared), ids)
+        self._fitted = False
+        self._dim = prepared.dim if hasattr(prepared, "dim") else int(prepared.shape[1])
+        self._kind = getattr(vectors, "kind", None)
+        self._build(prepared)
+        self._ids = table
+        self._fitted = True
+        return self
+
+    def add(self, vectors: Any, ids: Any = None) -> Self:
+        """Add vectors to a built index; by default their ids go on from the largest row number.
+
+        Raises
+        ------
+        UnsupportedError
+            This backend cannot.
+        DataError, ShapeError
+            As for `build`; an id that is held already.
+        """
+        self._need_ability("supports_add", "add to")
+        self._need_fitted("build")
+        prepared = self._prepare(vectors, "vectors", dim=self._dim)
+        merged = self._held_ids.with_more(rows_of(prepared), ids)
+        with self._locked():
+            self._add(prepared)
+            self._ids = merged
+        return self
+
+    def remove(self, ids: Any) -> Self:
+        """Remove vectors by id; they never come back, and their row numbers are not used again.
+
+        Raises
+        ------
+        UnsupportedError
+            This backend cannot.
+        DataError
+            An id is not held.
+        """
+        self._need_ability("supports_remove", "remove from")
+        self._need_fitted("build")
+        rows = self._held_ids.rows(ids)
+        if len(rows) == len(self):
+            raise DataError("removing every vector would leave an empty index; build a new one")
+        if len(rows):
+            with self._locked():
+                self._remove(rows)
+                self._ids = self._held_ids.without(rows)
+        return self
+
+    def search(self, queries: Any, k: int = 10, *, allowed: Any = None, **late: Any) -> Matches:
+        """Find the k nearest vectors of each query.
+
+        Parameters
+        ----------
+        queries : (q, d) array, Stream or Sparse
+            q may be 0.
+        k : int
+            Neighbours wanted; where there are fewer, id −1 and distance +inf fill up.
+        allowed : int64 array, optional
+            Only these ids may be found.
+        **late
+            The backend's late parameters, for this search only.
+
+        Returns
+        -------
+        Matches
+            ids (q, k) int64 and distances (q, k) float32, ascending.
+
+        Raises
+        ------
+        NotFittedError, ShapeError, DataError, UnsupportedError, ParameterError
+        """
+        self._need_fitted("build")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise ParameterError(f"k must be a whole number of at least 1; got {k!r}")
+        k = int(k)
+        extra: dict[str, Any] = {}
+        held = len(self)
+        if allowed is not None:
+            self._need_ability("supports_filter", "filter a search of")
+            mask = self._held_ids.mask(allowed)
+            held = int(mask.sum())
+            extra["allowed"] = mask
+        prepared: Any = self._prepare(queries, "queries", dim=self._dim, empty=True)
+        count = prepared.shape[0]
+        ids = np.full((count, k), -1, np.int64)
+        distances = np.full((count, k), np.inf, np.float32)
+        wanted = min(k, held)
+        if count and wanted:
+            backend = self.with_late(late)
+            if self.thread_safe:
+                rows, found = backend._search(prepared, wanted, **extra)
+            else:
+                with self._locked():
+                    rows, found = backend._search(prepared, wanted, **extra)
+            self._check_answer(rows, found, count, wanted)
+            self._fill(ids, distances, rows, found)
+        elif late:
+            self.with_late(late)
+        return Matches(ids, distances)
+
+    # Parts
+
+    def _fill(
+        self,
+        ids: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        rows: NDArray[np.int64],
+        found: NDArray[np.float32],
+    ) -> None:
+        got = rows.shape[1]
+        ids[:, :got] = self._held_ids.of(rows)
+        distances[:, :got] = found
+        if (rows < 0).any():
+            ids[:, :got][rows < 0] = -1
+            distances[:, :got][rows < 0] = np.inf
+
+    def _check_answer(self, rows: Any, found: Any, count: int, wanted: int) -> None:
+        shapes = getattr(rows, "shape", None), getattr(found, "shape", None)
+        fits = (
+            shapes[0] == shapes[1]
+            and shapes[0] is not None
+            and len(shapes[0]) == 2
+            and shapes[0][0] == count
+            and shapes[0][1] <= wanted
+        )
+        if not fits or rows.dtype.kind not in "iu":
+            raise BackendError(
+                f"{self.name}._search({count} queries, k={wanted}) must return integer rows and "
+                f"distances of shape ({count}, at most {wanted}); got {shapes[0]} and {shapes[1]}"
+            )
+        if rows.size and (rows.max() >= self._held_ids.total or rows.min() < -1):
+            raise BackendError(
+                f"{self.name}._search returned row {int(rows.max())}, but the index has the rows "
+                f"0…{self._held_ids.total - 1}"
+            )
+
+    def _prepare(
+        self, vectors: Any, what: str, dim: int | None = None, empty: bool = False
+    ) -> Any:
+        return prepare(
+            vectors,
+            dtypes=self.dtypes,
+            streams=self.streams and what == "vectors",
+            sparse=self.supports_sparse,
+            dim=dim,
+            empty=empty,
+            what=what,
+            who=self.name,
+        )
+
+    def _need_ability(self, ability: str, verb: str) -> None:
+        if not getattr(self, ability):
+            raise UnsupportedError(
+                f"{self.name} cannot {verb} an index (it does not declare {ability}); "
+                "build again, or take a backend that can: vwkit backends"
+            )
+
+    def _locked(self) -> contextlib.AbstractContextManager[Any]:
+        lock = self.__dict__.get("_lock")
+        if lock is None:
+            # setdefault is atomic, so two first searches agree on one lock.
+            lock = self.__dict__.setdefault("_lock", threading.RLock())
+        guard: contextlib.AbstractContextManager[Any] = lock
+        return guard
+
+    def _core_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        table = self._held_ids
+        arrays: dict[str, Array] = {}
+        if table.ids is not None:
+            arrays["ids"] = table.ids
+        if table.dead is not None:
+            arrays["dead"] = table.dead
+        return {"rows": table.total}, arrays
+
+    def _restore_core(self, plain: dict[str, Any], arrays: dict[str, Array]) -> None:
+        if "rows" not in plain:
+            return
+        table = _Ids(int(plain["rows"]), arrays.get("ids"))
+        if "dead" in arrays:
+            table = table.without(np.asarray(arrays["dead"], np.int64))
+        self._ids = table
+
+
+class _Ids:
+    """Which id each row has, and which rows are gone."""
+
+    def __init__(self, total: int, ids: Any = None, dead: NDArray[np.int64] | None = None) -> None:
+        self.total = total
+        self.ids: NDArray[np.int64] | None = None
+        self.dead = dead
+        self._order: NDArray[np.int64] | None = None
+        if ids is not None:
+            self.ids = _checked_ids(ids, total)
+            self._refuse_repeats()
+
+    @property
+    def alive(self) -> int:
+        return self.total - (0 if self.dead is None else len(self.dead))
+
+    def living(self) -> NDArray[np.int64]:
+        every = np.arange(self.total) if self.ids is None else np.asarray(self.ids)
+        return every if self.dead is None else np.delete(every, self.dead)
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows.astype(np.int64, copy=False) if self.ids is None else self.ids[rows]
+
+    def rows(self, ids: Any) -> NDArray[np.int64]:
+        """Return the living rows of some ids, sorted; refuse an id that is not held."""
+        wanted = np.unique(np.atleast_1d(np.asarray(ids)))
+        if wanted.dtype.kind not in "iu" and wanted.size:
+            raise DataError(f"ids must be whole numbers; got {wanted.dtype}")
+        wanted = wanted.astype(np.int64)
+        rows, found = self._lookup(wanted)
+        if not found.all():
+            raise DataError(f"id {int(wanted[~found][0])} is not in the index")
+        return np.sort(rows)
+
+    def mask(self, ids: Any) -> NDArray[np.bool_]:
+        mask = np.zeros(self.total, bool)
+        mask[self.rows(ids)] = True
+        return mask
+
+    def with_more(self, count: int, ids: Any) -> _Ids:
+        if ids is None and self.ids is None:
+            return _Ids(self.total + count, None, self.dead)
+        held = np.arange(self.total) if self.ids is None else np.asarray(self.ids)
+        if ids is None:
+            first = max(int(held.max()) + 1, self.total)
+            more = np.arange(first, first + count, dtype=np.int64)
+        else:
+            more = _checked_ids(ids, count)
+            _, found = self._lookup(np.unique(more))
+            if found.any():
+                raise DataError(f"id {int(np.unique(more)[found][0])} is in the index already")
+        merged = _Ids(self.total + count, None, self.dead)
+        merged.ids = np.concatenate([held, more])
+        merged._refuse_repeats()
+        return merged
+
+    def without(self, rows: NDArray[np.int64]) -> _Ids:
+        dead = rows if self.dead is None else np.union1d(self.dead, rows)
+        other = _Ids(self.total, None, np.asarray(dead, np.int64))
+        other.ids = self.ids
+        return other
+
+    def _lookup(
+        self, wanted: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the row of each id, and whether it is held and alive."""
+        if self.ids is None:
+            rows = wanted
+            found = (wanted >= 0) & (wanted < self.total)
+            if self.dead is not None:
+                found &= ~np.isin(wanted, self.dead)
+            return rows, found
+        living = np.arange(self.total)
+        if self.dead is not None:
+            living = np.delete(living, self.dead)
+        order = living[np.argsort(self.ids[living], kind="stable")]
+        places = np.searchsorted(self.ids[order], wanted)
+        rows = order[np.minimum(places, len(order) - 1)]
+        return rows, self.ids[rows] == wanted
+
+    def _refuse_repeats(self) -> None:
+        living = np.sort(self.living())
+        repeats = living[1:][living[1:] == living[:-1]]
+        if len(repeats):
+            raise DataError(f"ids must be unique; {int(repeats[0])} is given more than once")
+
+
+def _checked_ids(ids: Any, count: int) -> NDArray[np.int64]:
+    array = np.asarray(ids)
+    if array.shape != (count,):
+        raise ShapeError(f"ids: one per vector, shape ({count},); got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise DataError(f"ids must be whole numbers; got dtype {array.dtype}")
+    if count and (int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int64).max):
+        raise DataError(f"ids must be from 0 to 2^63 − 1; got {int(array.min())}")
+    return array.astype(np.int64)

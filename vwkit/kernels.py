@@ -1,0 +1,429 @@
+"""The per-chunk kernels: nearest centers, sums, nearest rows.
+
+A label is the argmin of the float64 distance, the lowest index on ties. Products are taken in
+float32, because that is what the hardware is fast at; every candidate within the product's error
+bound of the best is then computed again in float64. So the answer does not depend on how rows are
+cut into chunks or on the number of threads, though the float32 products do.
+
+Error bound of a float32 dot product of length d, in any order of summation: γ·‖x‖·‖y‖ with
+γ = d·u / (1 − d·u) and u = 2⁻²⁴ (Higham 2002, Accuracy and Stability of Numerical Algorithms,
+section 3.1). A few more u cover the rounding of the operands.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.metrics import pair_distances, squared_norms
+from vwkit.stream import row_spans
+from vwkit.types import Array
+
+__all__ = [
+    "Partial",
+    "assign_and_accumulate",
+    "farthest_rows",
+    "fixed_point_scale",
+    "nearest_rows",
+    "row_distances",
+    "search_rows",
+]
+
+_UNIT = 2.0**-24
+_CENTERS = 4096  # columns of one block of products
+_CELLS = 1 << 20  # cells of one block: 4 MiB, about one core's share of the cache
+_PAIR_BYTES = 32 << 20  # float64 work space for candidates
+
+
+class _Table:
+    """Centers made ready for products.
+
+    They are shifted by their mean, which keeps float32 accurate for data far from the origin, and
+    scaled by a power of two (which rounds nothing), which keeps huge and tiny values in its range.
+    """
+
+    def __init__(self, centers: Array) -> None:
+        self.centers = centers
+        wide = centers.astype(np.float64)
+        self.shift = wide.mean(axis=0).astype(np.float32)
+        wide -= self.shift
+        self.scale = np.float32(2.0 ** -min(120, max(-120, math.frexp(np.abs(wide).max())[1])))
+        moved = (wide * self.scale).astype(np.float32)
+        norms = squared_norms(moved)
+        self.largest = math.sqrt(float(norms.max()))
+        # One product gives ‖c‖² − 2·x·c when x carries a 1 behind it.
+        self.right = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
+        np.multiply(moved.T, -2, out=self.right[:-1])
+        self.right[-1] = norms
+
+    def left(self, rows: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return rows ready for a product, and how far off a score of each may be."""
+        ready = np.ones((len(rows), rows.shape[1] + 1), np.float32)
+        np.subtract(rows, self.shift, out=ready[:, :-1], dtype=np.float32)
+        ready[:, :-1] *= self.scale
+        lengths = np.sqrt(squared_norms(ready[:, :-1]))
+        slack = (rows.shape[1] + 16) * _UNIT
+        error = slack * self.largest * (2 * lengths + self.largest)
+        return ready, error.astype(np.float32) * np.float32(1.01)
+
+
+def nearest_rows(rows: Array, centers: Array) -> NDArray[np.int64]:
+    """Return the index of the nearest center (squared Euclidean) of each row.
+
+    Parameters
+    ----------
+    rows : (n, d) uint8 or float
+    centers : (k, d) float32
+
+    Returns
+    -------
+    (n,) int64
+        The lowest index on exact ties.
+    """
+    if len(rows) == 0:
+        return np.zeros(0, np.int64)
+    if len(centers) == 1:
+        return np.zeros(len(rows), np.int64)
+    table = _Table(centers)
+    k = len(centers)
+    labels = np.empty(len(rows), np.int64)
+    step = max(1, _CELLS // min(k, _CENTERS))
+    for start, stop in row_spans(len(rows), step):
+        ready, error = table.left(rows[start:stop])
+        best = np.full(stop - start, np.inf, np.float32)
+        second = best.copy()
+        label = np.zeros(stop - start, np.int64)
+        lines = np.arange(stop - start)
+        for first, last in row_spans(k, _CENTERS):
+            score = ready @ table.right[:, first:last]
+            nearest = score.argmin(axis=1)
+            value = score[lines, nearest]
+            score[lines, nearest] = np.inf
+            runner_up = score.min(axis=1)
+            second = np.minimum(np.minimum(second, runner_up), np.maximum(best, value))
+            better = value < best
+            label[better] = nearest[better] + first
+            best = np.where(better, value, best)
+        close = np.flatnonzero(~(second - best > 2 * error))
+        if len(close):
+            label[close] = _settle(
+                rows[start:stop][close], ready[close], best[close] + 2 * error[close], table
+            )
+        labels[start:stop] = label
+    return labels
+
+
+def _settle(
+    rows: Array, ready: NDArray[np.float32], limit: NDArray[np.float32], table: _Table
+) -> NDArray[np.int64]:
+    """Choose among the candidates whose score is within `limit`, in float64."""
+    best = np.full(len(rows), np.inf)
+    label = np.zeros(len(rows), np.int64)
+    step = max(1, _PAIR_BYTES // (8 * rows.shape[1]))
+    for top, bottom in row_spans(len(rows), max(1, _CELLS // _CENTERS)):
+        for first, last in row_spans(len(table.centers), _CENTERS):
+            score = ready[top:bottom] @ table.right[:, first:last]
+            line, column = np.nonzero(score <= limit[top:bottom, None])
+            for i, j in row_spans(len(line), step):
+                row, center = line[i:j] + top, column[i:j] + first
+                distance = pair_distances(rows[row], table.centers[center], "l2")
+                # Sorted by row, distance, index: the first of each row is its best here.
+                order = np.lexsort((center, distance, row))
+                row, center, distance = row[order], center[order], distance[order]
+                lead = np.flatnonzero(np.r_[True, row[1:] != row[:-1]])
+                row, center, distance = row[lead], center[lead], distance[lead]
+                better = distance < best[row]
+                best[row[better]] = distance[better]
+                label[row[better]] = center[better]
+    return label
+
+
+# Sums that do not depend on order --------------------------------------------------------------
+
+
+def fixed_point_scale(rows: int, largest: float) -> int:
+    """Return the largest s for which `rows` values up to `largest`, times 2^s, stay below 2^62."""
+    if largest <= 0:
+        return 0
+    s = 61 - math.ceil(math.log2(max(1, rows))) - math.ceil(math.log2(largest))
+    while rows * largest * 2.0**s >= 2.0**62:  # the logarithms are rounded
+        s -= 1
+    return min(s, 1000)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What one chunk contributes: labels, and exact sums of the clusters that occur in it.
+
+    Attributes
+    ----------
+    labels : (n,) int32
+    used : (u,) int64
+        The clusters that occur, ascending.
+    sums : (u, d) int64
+        Sum of w·x·2^scale.
+    counts : (u,) int64
+        Sum of w·2^weight_scale (of rows, without weights).
+    """
+
+    labels: NDArray[np.int32]
+    used: NDArray[np.int64]
+    sums: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+
+def assign_and_accumulate(
+    chunk: Array,
+    *aligned: Array,
+    centers: Array,
+    scale: int,
+    weight_scale: int = 0,
+) -> Partial:
+    """Label each row with its nearest center and add up the rows of each cluster.
+
+    Parameters
+    ----------
+    chunk : (n, d) uint8 or float32
+    *aligned : (n,) float64, optional
+        Weights.
+    centers : (k, d) float32
+    scale, weight_scale : int
+        Sums are of w·x·2^scale and w·2^weight_scale, rounded to whole numbers; see
+        `fixed_point_scale`.
+    """
+    return accumulate(
+        chunk,
+        nearest_rows(chunk, centers),
+        aligned[0] if aligned else None,
+        scale=scale,
+        weight_scale=weight_scale,
+    )
+
+
+def accumulate(
+    chunk: Array,
+    labels: NDArray[np.int64],
+    weights: NDArray[np.float64] | None,
+    *,
+    scale: int,
+    weight_scale: int = 0,
+) -> Partial:
+    """Add up the rows of each cluster exactly; see `assign_and_accumulate`."""
+    used, place = np.unique(labels, return_inverse=True)
+    if weights is None:
+        counts = np.bincount(place, minlength=len(used)).astype(np.int64)
+    else:
+        counts = _bin(place, _fixed(weights, weight_scale), len(used))
+    sums = np.empty((len(used), chunk.shape[1]), np.int64)
+    for j in range(chunk.shape[1]):
+        column = chunk[:, j]
+        if weights is None and chunk.dtype == np.uint8:
+            # Whole numbers up to 2^53 are exact in float64.
+            sums[:, j] = np.bincount(place, weights=column, minlength=len(used))
+        else:
+            values = column.astype(np.float64)
+            if weights is not None:
+                values *= weights
+            sums[:, j] = _bin(place, _fixed(values, scale), len(used))
+    return Partial(labels.astype(np.int32), used, sums, counts)
+
+
+def _fixed(values: NDArray[np.float64], scale: int) -> NDArray[np.int64]:
+    return np.rint(np.ldexp(values, scale)).astype(np.int64)
+
+
+def _bin(place: NDArray[np.int64], values: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Add up int64 values exactly, in two halves that float64 holds exactly."""
+    high = values >> 31
+    low = values - (high << 31)
+    upper = np.bincount(place, weights=high.astype(np.float64), minlength=size)
+    lower = np.bincount(place, weights=low.astype(np.float64), minlength=size)
+    return (upper.astype(np.int64) << 31) + lower.astype(np.int64)
+
+
+def row_distances(chunk: Array, labels: Array, *, centers: Array) -> NDArray[np.float64]:
+    """Return the squared distance of each row to its own center, (n,) float64."""
+    out = np.empty(len(chunk))
+    step = max(1, _PAIR_BYTES // (8 * chunk.shape[1]))
+    for start, stop in row_spans(len(chunk), step):
+        out[start:stop] = pair_distances(
+            chunk[start:stop], centers[labels[start:stop]], "l2"
+        )
+    return out
+
+
+def farthest_rows(
+    chunk: Array, labels: Array, *, centers: Array, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return distances and places in the chunk of its `count` rows farthest from their centers.
+
+    Farthest first, the lowest row on ties.
+    """
+    distances = row_distances(chunk, labels, centers=centers)
+    order = np.lexsort((np.arange(len(chunk)), -distances))[:count]
+    return distances[order], order
+
+
+# Exact search ----------------------------------------------------------------------------------
+
+
+def search_rows(
+    queries: Array, vectors: Array, k: int, metric: str, allowed: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the rows of the k nearest vectors of each query, nearest first, and distances.
+
+    Parameters
+    ----------
+    queries : (q, d), vectors : (n, d)
+        float32; uint8 for ``hamming``.
+    k : int
+        At most the number of (allowed) vectors.
+    metric : str
+    allowed : (n,) bool, optional
+
+    Returns
+    -------
+    rows : (q, k) int64
+        The lowest row on exact ties.
+    distances : (q, k) float32
+        Computed in float64 before the last rounding.
+    """
+    rows = np.empty((len(queries), k), np.int64)
+    distances = np.empty((len(queries), k), np.float32)
+    step = max(1, _CELLS // _CENTERS)
+    for start, stop in row_spans(len(queries), step):
+        block = queries[start:stop]
+        if metric == "hamming":
+            found = _search_bits(block, vectors, k, allowed)
+        else:
+            found = _search_block(block, vectors, k, metric, allowed)
+        rows[start:stop], distances[start:stop] = found
+    return rows, distances
+
+
+_OVERFLOW = 1e37
+_SPARE = 8  # candidates kept beyond k, so that near ties rarely need a second look
+
+
+def _search_block(
+    queries: Array, vectors: Array, k: int, metric: str, allowed: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    q = len(queries)
+    keep = k + _SPARE
+    left = queries.astype(np.float32)
+    lengths = np.sqrt(squared_norms(left))
+    if metric == "cosine":
+        left = left / np.where(lengths > 0, lengths, 1)[:, None].astype(np.float32)
+    best = np.full((q, 0), np.inf, np.float32)
+    rows = np.zeros((q, 0), np.int64)
+    largest = 0.0
+    for first, last in row_spans(len(vectors), _CENTERS):
+        part = vectors[first:last].astype(np.float32, copy=False)
+        norms = squared_norms(part)
+        score = left @ part.T
+        if metric == "l2":
+            score *= -2
+            score += norms.astype(np.float32)
+        elif metric == "cosine":
+            score *= (-1 / np.sqrt(np.where(norms > 0, norms, np.inf))).astype(np.float32)
+        else:
+            np.negative(score, out=score)
+        if allowed is not None:
+            score[:, ~allowed[first:last]] = np.inf
+        largest = max(largest, float(norms.max()))
+        best = np.concatenate([best, score], axis=1)
+        rows = np.concatenate(
+            [rows, np.broadcast_to(np.arange(first, last), (q, last - first))], axis=1
+        )
+        if best.shape[1] > keep:
+            kept = np.argpartition(best, keep - 1, axis=1)[:, :keep]
+            best = np.take_along_axis(best, kept, axis=1)
+            rows = np.take_along_axis(rows, kept, axis=1)
+    error = _score_error(metric, queries.shape[1], lengths, math.sqrt(largest))
+    if metric != "cosine" and largest + float((lengths * lengths).max()) > _OVERFLOW:
+        error[:] = np.inf  # float32 products may have overflowed: believe none of them
+    return _ranked(queries, vectors, rows, best, error, k, metric, allowed)
+
+
+def _score_error(
+    metric: str, dim: int, lengths: NDArray[np.float64], largest: float
+) -> NDArray[np.float64]:
+    slack = (dim + 16) * _UNIT * 1.01
+    if metric == "cosine":
+        return np.full(len(lengths), 3 * slack)
+    if metric == "ip":
+        return slack * lengths * largest
+    return slack * largest * (2 * lengths + largest)
+
+
+def _ranked(
+    queries: Array,
+    vectors: Array,
+    rows: NDArray[np.int64],
+    score: NDArray[np.float32],
+    error: NDArray[np.float64],
+    k: int,
+    metric: str,
+    allowed: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Order candidates by their float64 distances; look at everything where too many are close."""
+    q, kept = rows.shape
+    every = len(vectors) if allowed is None else int(allowed.sum())
+    kth = np.partition(score, k - 1, axis=1)[:, k - 1]
+    # Were a row left out that could still belong, its score would be within the bound of the k-th.
+    unsure = ~(score.max(axis=1) > kth + 2 * error) & (kept < every)
+    line = np.repeat(np.arange(q), kept)
+    place = rows.ravel()
+    exact = np.empty(len(line))
+    step = max(1, _PAIR_BYTES // (8 * vectors.shape[1]))
+    for i, j in row_spans(len(line), step):
+        exact[i:j] = pair_distances(queries[line[i:j]], vectors[place[i:j]], metric)
+    if allowed is not None:
+        exact[~allowed[place]] = np.inf
+    order = np.lexsort((place, exact, line)).reshape(q, kept)[:, :k]
+    out_rows, out = place[order], exact[order]
+    for i in np.flatnonzero(unsure):
+        out_rows[i], out[i] = _search_one(queries[i : i + 1], vectors, k, metric, allowed)
+    return out_rows, out
+
+
+def _search_one(
+    query: Array, vectors: Array, k: int, metric: str, allowed: NDArray[np.bool_] | None
+) -> tuple[Any, Any]:
+    """Search one query wholly in float64."""
+    exact = np.empty(len(vectors))
+    step = max(1, _PAIR_BYTES // (8 * vectors.shape[1]))
+    for first, last in row_spans(len(vectors), step):
+        repeated = np.broadcast_to(query, (last - first, query.shape[1]))
+        exact[first:last] = pair_distances(repeated, vectors[first:last], metric)
+    if allowed is not None:
+        exact[~allowed] = np.inf
+    order = np.lexsort((np.arange(len(vectors)), exact))[:k]
+    return order, exact[order]
+
+
+def _search_bits(
+    queries: Array, vectors: Array, k: int, allowed: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    best = np.zeros((len(queries), 0), np.int64)
+    rows = np.zeros((len(queries), 0), np.int64)
+    far = np.iinfo(np.int64).max
+    step = max(1, _CENTERS // vectors.shape[1])
+    for first, last in row_spans(len(vectors), step):
+        differ = np.bitwise_xor(queries[:, None, :], vectors[None, first:last])
+        bits = np.bitwise_count(differ).sum(axis=2, dtype=np.int64)
+        if allowed is not None:
+            bits[:, ~allowed[first:last]] = far
+        best = np.concatenate([best, bits], axis=1)
+        rows = np.concatenate(
+            [rows, np.broadcast_to(np.arange(first, last), (len(queries), last - first))], axis=1
+        )
+        # A stable sort keeps the lowest row first among equals.
+        order = np.argsort(best, axis=1, kind="stable")[:, :k]
+        best = np.take_along_axis(best, order, axis=1)
+        rows = np.take_along_axis(rows, order, axis=1)
+    return rows, best.astype(np.float64)

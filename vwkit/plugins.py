@@ -1,0 +1,209 @@
+"""Finding backends: one pluggy hook, the entry-point group ``vwkit``, and clear answers.
+
+Plugins are looked for at the first question, never on import. A broken one hurts only itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib.metadata
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from vwkit import hookspecs
+from vwkit.errors import PluginError, PluginWarning, UnknownNameError
+
+__all__ = ["GROUP", "Registry", "registered", "registry"]
+
+GROUP = "vwkit"
+
+# Where the backends live that are ours but may not be installed.
+HOMES: dict[tuple[str, str], str] = {
+    ("featurizer", "sift"): "vwkit-opencv",
+    ("index", "faiss"): "vwkit-faiss",
+    ("index", "hnsw"): "vwkit-hnswlib",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One backend class and the distribution that brought it."""
+
+    cls: type[Any]
+    package: str
+    version: str
+
+
+@dataclass
+class Registry:
+    """All backends that were found, by role and name.
+
+    Attributes
+    ----------
+    entries : dict of (role, name) to list of Entry
+        More than one entry is a clash, refused when the name is asked for.
+    broken : dict of package to str
+        Plugins that could not be used, and why.
+    """
+
+    entries: dict[tuple[str, str], list[Entry]] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    blocked: frozenset[str] = frozenset()
+
+    def add(self, cls: type[Any], package: str, version: str) -> None:
+        """Take one class in; a class that is already here is not taken twice."""
+        role, name = getattr(cls, "role", None), cls.__dict__.get("name")
+        if not isinstance(role, str) or not isinstance(name, str):
+            raise PluginError(
+                f"{cls!r} is not a backend: derive it from a role such as vwkit.Index and "
+                'decorate it with @vwkit.backend("its-name")'
+            )
+        known = self.entries.setdefault((role, name), [])
+        if all(entry.cls is not cls for entry in known):
+            known.append(Entry(cls, package, version))
+
+    def discard(self, cls: type[Any]) -> None:
+        """Take one class out again."""
+        for key, known in list(self.entries.items()):
+            known[:] = [entry for entry in known if entry.cls is not cls]
+            if not known:
+                del self.entries[key]
+
+    def roles(self) -> list[str]:
+        """Return the roles that have a backend."""
+        return sorted({role for role, _ in self.entries})
+
+    def names(self, role: str) -> list[str]:
+        """Return the names of one role, sorted."""
+        return sorted(name for found, name in self.entries if found == role)
+
+    def entry(self, role: str, name: str) -> Entry:
+        """Return the one backend of that role and name.
+
+        Raises
+        ------
+        UnknownNameError
+            There is none; the text suggests the nearest name or the package to install.
+        PluginError
+            Two packages offer it, or its library is not installed.
+        """
+        known = self.entries.get((role, name), [])
+        if not known:
+            raise UnknownNameError(self._unknown(role, name))
+        if len(known) > 1:
+            packages = " and ".join(sorted({entry.package for entry in known}))
+            raise PluginError(
+                f"{role} {name}: offered by {packages}; uninstall one, or block it with "
+                f"VWKIT_BLOCK={known[-1].package}"
+            )
+        reason = unavailable(known[0].cls)
+        if reason:
+            raise PluginError(f"{role} {name}: {reason}")
+        return known[0]
+
+    def _unknown(self, role: str, name: str) -> str:
+        names = self.names(role)
+        if not names and role not in self.roles():
+            return f"no such role: {role}; roles with a backend here: {', '.join(self.roles())}"
+        text = f"no {role} is named {name!r}"
+        home = HOMES.get((role, name))
+        if home in self.broken:
+            return f"{text}: the plugin {home} is broken: {self.broken[home]}"
+        if home in self.blocked:
+            return f"{text}: the plugin {home} is blocked by VWKIT_BLOCK"
+        if home:
+            return f"{text} here; it comes with the package {home}: pip install {home}"
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        other = sorted({found for found, known in self.entries if known == name})
+        if near:
+            text += f"; did you mean {near[0]}?"
+        elif other:
+            text += f"; {name} is a {' and a '.join(other)}"
+        text += f" Installed: {', '.join(names)}." if near or other else f"; installed: {', '.join(names)}"
+        if self.broken:
+            text += f" Broken plugins: {'; '.join(f'{p}: {why}' for p, why in self.broken.items())}"
+        return text
+
+
+def unavailable(cls: type[Any]) -> str | None:
+    """Return why a class cannot be used on this machine, or None."""
+    from importlib.util import find_spec
+
+    missing = [module for module in getattr(cls, "requires", ()) if find_spec(module) is None]
+    return f"needs {', '.join(missing)}, which is not installed" if missing else None
+
+
+def _blocked() -> frozenset[str]:
+    names = os.environ.get("VWKIT_BLOCK", "").split(",")
+    return frozenset(name.strip().lower().replace("_", "-") for name in names if name.strip())
+
+
+def discover() -> Registry:
+    """Load every plugin of the entry-point group, each by itself."""
+    found = Registry(blocked=_blocked())
+    manager = pluggy.PluginManager("vwkit")
+    manager.add_hookspecs(hookspecs)
+    for point in importlib.metadata.entry_points(group=GROUP):
+        package = (point.dist.name if point.dist else point.value).lower().replace("_", "-")
+        version = point.dist.version if point.dist else "0"
+        if package in found.blocked:
+            continue
+        try:
+            plugin = point.load()
+            manager.register(plugin, name=f"{package}:{point.name}")
+            for implementation in manager.get_hookcallers(plugin) or []:
+                for hook in implementation.get_hookimpls():
+                    if hook.plugin is plugin:
+                        for cls in hook.function():
+                            found.add(cls, package, version)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises
+            found.broken[package] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            warnings.warn(
+                f"the plugin {package} cannot be used: {found.broken[package]}",
+                PluginWarning,
+                stacklevel=3,
+            )
+    for (role, name), known in found.entries.items():
+        if len(known) > 1:
+            packages = " and ".join(sorted({entry.package for entry in known}))
+            warnings.warn(
+                f"{role} {name} is offered by {packages} and refused until one of them goes",
+                PluginWarning,
+                stacklevel=3,
+            )
+    return found
+
+
+_lock = threading.RLock()
+_registry: Registry | None = None
+
+
+def registry() -> Registry:
+    """Return the backends of this process, looking for them on the first call."""
+    global _registry
+    with _lock:
+        if _registry is None:
+            _registry = discover()
+        return _registry
+
+
+@contextlib.contextmanager
+def registered(cls: type[Any]) -> Iterator[None]:
+    """Make a class known by its name within a ``with`` block, as if its package were installed."""
+    known = registry()
+    role, name = getattr(cls, "role", ""), getattr(cls, "name", "")
+    held = known.entries.pop((role, name), None)
+    known.add(cls, cls.__module__.split(".")[0], "0")
+    try:
+        yield
+    finally:
+        known.discard(cls)
+        if held is not None:
+            known.entries[role, name] = held

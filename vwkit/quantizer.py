@@ -1,0 +1,169 @@
+"""The quantizer role: vectors → codes → vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.base import Backend
+from vwkit.data import as_data, dim_of, prepare
+from vwkit.errors import BackendError, DataError, ShapeError
+from vwkit.kernels import nearest_rows
+from vwkit.stream import Stream
+from vwkit.types import Array
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Quantizer", "code_dtype"]
+
+
+def code_dtype(ks: int) -> np.dtype[Any]:
+    """Return the smallest dtype for codes 0…ks − 1: uint8, uint16 or uint32."""
+    return np.dtype(np.uint8 if ks <= 1 << 8 else np.uint16 if ks <= 1 << 16 else np.uint32)
+
+
+class Quantizer(Backend):
+    """Turns vectors into short codes and back.
+
+    An author writes `_fit`, which sets `codebook`: (m, ks, d/m) float32 where `structure` is
+    ``product``, (m, ks, d) where it is ``additive``. `_encode` and `_decode` have defaults.
+    """
+
+    role: ClassVar[str] = "quantizer"
+    #: ``product``: each code stands for a slice of the vector; ``additive``: codes sum up.
+    structure: ClassVar[str] = "product"
+
+    seed: int = 0
+
+    codebook: NDArray[np.float32]
+
+    @classmethod
+    def _adapt_fields(cls, annotations: dict[str, Any], defaults: dict[str, Any]) -> None:
+        annotations.pop("codebook", None)
+
+    def _fit(self, vectors: Any) -> None:
+        """Learn `codebook` from (n, d) vectors."""
+        raise NotImplementedError(f"{type(self).__name__} must define _fit")
+
+    def _encode(self, vectors: Any) -> Array:
+        """Return (n, m) codes: in each slice the nearest codeword, the lowest code on ties."""
+        if self.structure != "product":
+            raise BackendError(f"{self.name} has an additive codebook and must define _encode")
+        m, ks, width = self.codebook.shape
+        codes = np.empty((len(vectors), m), code_dtype(ks))
+        for j in range(m):
+            part = np.ascontiguousarray(vectors[:, j * width : (j + 1) * width])
+            codes[:, j] = nearest_rows(part, self.codebook[j])
+        return codes
+
+    def _decode(self, codes: Array) -> Array:
+        """Return the (n, d) float32 vectors that the codes stand for."""
+        m = self.codebook.shape[0]
+        parts = [self.codebook[j][codes[:, j]] for j in range(m)]
+        if self.structure == "product":
+            return np.concatenate(parts, axis=1)
+        return np.sum(parts, axis=0, dtype=np.float32)
+
+    @property
+    def m(self) -> int:
+        """Codes per vector."""
+        self._need_fitted()
+        return int(self.codebook.shape[0])
+
+    def fit(self, vectors: Any) -> Self:
+        """Learn a codebook from (n, d) vectors; a second call replaces the first.
+
+        Raises
+        ------
+        ShapeError, DataError, ParameterError
+        """
+        prepared = self._prepare(vectors, streams=self.streams)
+        self._fitted = False
+        self._dim = dim_of(prepared)
+        self._kind = getattr(vectors, "kind", None)
+        self._fit(prepared)
+        self._fitted = True
+        return self
+
+    def encode(self, vectors: Any) -> Any:
+        """Return codes (n, m), uint8 or wider: an array, or a lazy Stream for a Stream.
+
+        Raises
+        ------
+        NotFittedError, ShapeError, DataError
+        """
+        self._need_fitted()
+        self._check_kind(vectors)
+        if not isinstance(vectors, Stream):
+            prepared = self._prepare(vectors, dim=self._dim, empty=True)
+            return self._checked_codes(self._encode(prepared), len(prepared))
+        stream = self._prepare(vectors, dim=self._dim, empty=True, streams=True)
+
+        def one(chunk: Array) -> Array:
+            return self._checked_codes(self._encode(chunk), len(chunk))
+
+        return stream.map(one, dim=self._code_columns(), dtype=self._code_dtype(), kind="codes")
+
+    def decode(self, codes: Any) -> Any:
+        """Return the (n, d) float32 vectors that codes (n, m) stand for.
+
+        Raises
+        ------
+        NotFittedError
+        ShapeError
+            Not m columns.
+        DataError
+            A code is not in the codebook.
+        """
+        self._need_fitted()
+        if isinstance(codes, Stream):
+            return codes.map(self.decode, dim=self._dim or 0, dtype=np.float32)
+        array: Any = as_data(codes, "codes")
+        columns = self._code_columns()
+        if array.shape[1] != columns:
+            raise ShapeError(f"codes: {self.name} has {columns} per vector; got {array.shape}")
+        if array.dtype.kind not in "iu":
+            raise DataError(f"codes: whole numbers are needed; got dtype {array.dtype}")
+        limit = self._code_limit()
+        if array.size and (int(array.max()) >= limit or int(array.min()) < 0):
+            row = int(np.argwhere((array >= limit) | (array < 0))[0][0])
+            raise DataError(f"codes: row {row} holds a code outside 0…{limit - 1}")
+        return np.ascontiguousarray(self._decode(array), np.float32)
+
+    def _code_columns(self) -> int:
+        return int(self.codebook.shape[0])
+
+    def _code_limit(self) -> int:
+        return int(self.codebook.shape[1])
+
+    def _code_dtype(self) -> np.dtype[Any]:
+        return code_dtype(self._code_limit())
+
+    def _checked_codes(self, codes: Any, rows: int) -> Array:
+        wanted = (rows, self._code_columns()), self._code_dtype()
+        if getattr(codes, "shape", None) != wanted[0] or codes.dtype != wanted[1]:
+            raise BackendError(
+                f"{self.name}._encode must return codes of shape {wanted[0]} and dtype "
+                f"{wanted[1]}; got {getattr(codes, 'shape', None)} and "
+                f"{getattr(codes, 'dtype', None)}"
+            )
+        array: Array = codes
+        return array
+
+    def _check_kind(self, vectors: Any) -> None:
+        kind = getattr(vectors, "kind", None)
+        if kind is not None and self._kind is not None and kind != self._kind:
+            raise DataError(
+                f"{self.name} was fitted on {self._kind} descriptors and refuses {kind} ones; "
+                "use the same featurizer and transforms, or fit again"
+            )
+
+    def _prepare(
+        self, vectors: Any, dim: int | None = None, empty: bool = False, streams: bool = False
+    ) -> Any:
+        return prepare(
+            vectors, dtypes=self.dtypes, streams=streams, dim=dim, empty=empty, who=self.name
+        )
