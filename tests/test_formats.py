@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import stat
 import struct
 import subprocess
 import sys
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +107,7 @@ def test_what_is_written_is_read_back(tmp_path, kind, rows, dim, cut, chunk, see
     path = tmp_path / f"some{ending}"
     pieces = [array[at : at + cut] for at in range(0, rows, cut)]
     assert write_vectors(path, pieces, dim=dim, dtype=dtype, rows=rows) == rows
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert not list(tmp_path.glob(".*"))
 
     file = open_vectors(path)
     assert (file.path, file.dim, file.dtype) == (path, dim, np.dtype(dtype))
@@ -249,7 +251,7 @@ def test_every_truncation_of_a_texmex_file(tmp_path, format):
             assert (file.rows, file.cut, file.partial_bytes) == (rows, True, spare)
             assert same(read_all(file), array[:rows])
         else:
-            with pytest.raises(FormatError, match="0 rows|0 whole rows|ends after"):
+            with pytest.raises(FormatError, match=r"0 rows|0 whole rows|ends after"):
                 open_vectors(path, partial=True)
 
 
@@ -322,14 +324,14 @@ def test_a_gz_whose_content_ends_within_a_row(tmp_path):
 
 
 def test_a_damaged_gz_is_refused_even_if_partial(tmp_path):
-    array = array_of(500, 100, "u1")
-    content = bytearray(gzip.compress(texmex(array)))
-    content[-6] ^= 1  # the checksum
     path = tmp_path / "x.bvecs.gz"
-    path.write_bytes(content)
-    for partial in (False, True):
-        with pytest.raises(FormatError, match="damaged after row"):
-            read_all(open_vectors(path, partial=partial))
+    for rows, message in [(5, "data are damaged"), (40_000, r"damaged after about \d+ whole rows")]:
+        content = bytearray(gzip.compress(texmex(np.zeros((rows, 100), np.uint8))))
+        content[-6] ^= 1  # the checksum
+        path.write_bytes(content)
+        for partial in (False, True):
+            with pytest.raises(FormatError, match=message):
+                read_all(open_vectors(path, partial=partial), 1000)
 
 
 def test_a_gz_that_is_none_and_one_without_the_name(tmp_path):
@@ -371,7 +373,7 @@ def test_a_wrong_dimension_in_any_row_is_found(tmp_path, row, found, ending, chu
 def test_a_file_of_another_format_is_not_called_truncated(tmp_path):
     path = tmp_path / "x.bvecs"
     path.write_bytes(texmex(array_of(3, 6, "f4")))
-    with pytest.raises(FormatError, match="row 1 .* has dimension"):
+    with pytest.raises(FormatError, match=r"row 1 .* has dimension"):
         open_vectors(path)
 
 
@@ -414,6 +416,7 @@ def npy(header: str, data: bytes = bytes(24)) -> bytes:
         (npy(f"{{'descr': '<f4', 'fortran_order': True, 'shape': ({10**17}, 99), }}"), "claims"),
         (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 5000), "damaged"),
     ],
+    ids=itertools.count(),
 )
 def test_npy_files_that_hold_no_vectors(tmp_path, content, message):
     path = tmp_path / "x.npy"
@@ -448,7 +451,7 @@ def test_bigann_headers_that_are_not_true(tmp_path, rows, dim):
 def test_empty_files(tmp_path, ending):
     path = tmp_path / f"x{ending}"
     path.write_bytes(b"")
-    with pytest.raises(FormatError, match="0 rows|0 whole rows"):
+    with pytest.raises(FormatError, match=r"0 rows|0 whole rows"):
         open_vectors(path)
     path.write_bytes(gzip.compress(b""))
     with pytest.raises(FormatError):
@@ -476,14 +479,23 @@ BEGINNINGS = [b"", b"\x93NUMPY\1\0v\0", b"\x1f\x8b\x08\0\0\0\0\0", b"\4\0\0\0", 
 
 def use(path: Path) -> None:
     for partial in (False, True):
-        try:
+        with own_errors(path):
             file = open_vectors(path, partial=partial)
             found = read_all(file, 3)
             assert found.shape == (file.rows, file.dim)
             assert same(file.take([0, file.rows - 1]), found[[0, -1]])
-        except VwkitError as error:
-            assert str(path) in str(error)
-            assert "\n" not in str(error)
+
+
+@contextmanager
+def own_errors(path: Path):
+    """Let errors of ours pass if they are one line that names the file."""
+    message = str(path)
+    try:
+        yield
+    except VwkitError as error:
+        message = str(error)
+    assert str(path) in message
+    assert "\n" not in message
 
 
 @settings(SETTINGS, max_examples=150)
@@ -542,9 +554,9 @@ def test_an_unknown_file_gets_a_list_of_formats(tmp_path):
 
 
 def test_an_unknown_format_gets_a_suggestion(tmp_path):
-    with pytest.raises(ParameterError, match="'bvec'.*did you mean bvecs"):
+    with pytest.raises(ParameterError, match=r"'bvec'.*did you mean bvecs"):
         open_vectors(tmp_path / "x", "bvec")
-    with pytest.raises(ParameterError, match="'bvec'.*did you mean bvecs"):
+    with pytest.raises(ParameterError, match=r"'bvec'.*did you mean bvecs"):
         write_vectors(tmp_path / "x", [], dim=1, dtype="u1", format="bvec")
 
 
@@ -911,11 +923,8 @@ def test_random_word_files_give_errors_of_ours_or_words(tmp_path, content, count
     path = tmp_path / "oxc1_a.txt"
     for start in (b"", f"1.0\n{count}\n".encode()):
         path.write_bytes(start + content)
-        try:
+        with own_errors(path):
             words, geometry = read_words(path)
-        except FormatError as error:
-            assert str(path) in str(error)
-        else:
             assert geometry.shape == (len(words), 5)
 
 
@@ -949,7 +958,7 @@ def test_offsets_and_counts(tmp_path):
     (tmp_path / "x_sift.bin").write_bytes(bytes(5 * 128 + 12))
     file = open_vectors(tmp_path / "x_sift.bin")
     check_counts(file, [3, 0, 2])
-    with pytest.raises(DataError, match="has 5 rows.* 3 images add up to 6"):
+    with pytest.raises(DataError, match=r"has 5 rows.* 3 images add up to 6"):
         check_counts(file, [3, 1, 2])
 
 

@@ -62,6 +62,10 @@ class Draft:
         final = self._named(part, name, ".npy")
         self.manifest.setdefault("arrays", {})[name] = final
 
+    def growing(self, name: str, dim: int | None, dtype: Any) -> Growing:
+        """Add an array row by row; call `Growing.close` when all rows are in."""
+        return Growing(self, name, dim, np.dtype(dtype))
+
     def native(self, save: Callable[[Path], None]) -> None:
         """Let a library write its own files into an empty folder."""
         part = self.folder / "native.part"
@@ -95,6 +99,43 @@ class Draft:
         self.files[final] = {"sha256": digest, "bytes": part.stat().st_size}
         part.rename(self.folder / final)
         return final
+
+
+class Growing:
+    """An array being written row by row; memory does not grow with it."""
+
+    def __init__(self, draft: Draft, name: str, dim: int | None, dtype: np.dtype[Any]) -> None:
+        self._draft = draft
+        self._name = name
+        self._tail = () if dim is None else (dim,)
+        self._dtype = dtype
+        self._path = draft.folder / f"{name}.part"
+        self._file = self._path.open("wb")
+        self.rows = 0
+        self._header()
+
+    def _header(self) -> None:
+        # NumPy leaves room in the header for the number of rows to grow.
+        described = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self.rows, *self._tail),
+        }
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(self._file, described)
+
+    def append(self, rows: Array) -> None:
+        """Write (n,) or (n, dim) rows behind those written."""
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self.rows += len(rows)
+
+    def close(self) -> None:
+        """Finish the file and put it into the draft."""
+        self._file.flush()
+        self._header()
+        self._file.close()
+        arrays = self._draft.manifest.setdefault("arrays", {})
+        arrays[self._name] = self._draft._named(self._path, self._name, ".npy")
 
 
 @contextlib.contextmanager
@@ -209,6 +250,11 @@ class Artifact:
 
     folder: Path
     manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the manifest, which holds the hash of everything else."""
+        return file_sha256(self.folder / MANIFEST)
 
     def arrays(self) -> dict[str, Array]:
         """Return the arrays by name; large ones are memory-mapped, read-only."""

@@ -309,6 +309,8 @@ class Backend:
     _fitted: bool = False
     _dim: int | None = None
     _kind: str | None = None
+    #: Of the artifact that it was loaded from.
+    _fingerprint: str | None = None
 
     @property
     def deterministic(self) -> bool:
@@ -545,7 +547,7 @@ class Backend:
         return self
 
 
-_CORE_STATE = frozenset({"_fitted", "_dim", "_kind", "_lock", "_ids"})
+_CORE_STATE = frozenset({"_fitted", "_dim", "_kind", "_lock", "_ids", "_fingerprint"})
 
 
 def library_version(library: str | None) -> str | None:
@@ -605,7 +607,8 @@ def load(folder: str | Path) -> Any:
         raise ArtifactError(f"{folder}: its manifest names no backend; damaged, make it again")
     cls: type[Backend] = registry().entry(role, name).cls
     try:
-        return cls._open(artifact)
+        opened = cls._open(artifact)
+        opened._fingerprint = artifact.fingerprint
     except VwkitError as error:
         if isinstance(error, ParameterError):
             raise ArtifactError(f"{folder}: saved parameters do not fit {name}: {error}") from None
@@ -614,6 +617,7 @@ def load(folder: str | Path) -> Any:
         raise ArtifactError(
             f"{folder}: {name} cannot read what was saved: {type(error).__name__}: {error}"
         ) from error
+    return opened
 
 
 # Messages --------------------------------------------------------------------------------------

@@ -19,5 +19,18 @@ def vwkit_backends() -> list[type[Any]]:
     from vwkit.builtin.readers import READERS
     from vwkit.builtin.transforms import PCA, L2Norm, RootSift
     from vwkit.builtin.vocabulary import Vocabulary
+    from vwkit.evaluate.groups import Groups
+    from vwkit.outputs.arrays import CodesOutput, LabelsOutput, TableOutput, VectorsOutput
+    from vwkit.outputs.saved import IndexOutput, VocabularyOutput
+    from vwkit.outputs.words import WordsOutput
 
-    return [BagOfWords, Exact, Inverted, L2Norm, Lloyd, PCA, PQ, Pixels, RootSift, Vocabulary, *READERS]
+    return [
+        *(BagOfWords, Pixels, *READERS),
+        *(L2Norm, PCA, RootSift),
+        *(PQ, Vocabulary),
+        Lloyd,
+        *(Exact, Inverted),
+        Groups,
+        *(CodesOutput, IndexOutput, LabelsOutput, TableOutput, VectorsOutput),
+        *(VocabularyOutput, WordsOutput),
+    ]

@@ -27,8 +27,10 @@ _MAX_HEADER = 10_000
 
 _DESCR = re.compile(r"""['"]descr['"]\s*:\s*(?:['"]([^'"]*)['"]|(\[))""")
 _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\b""")
+# No nested repeats here: a hostile header would keep such a pattern busy for ever.
+_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\d\s,L]{0,200})\)""")
 # Python 2 wrote (10000L, 128L).
-_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(((?:\s*\d{1,18}L?\s*,?)*)\s*\)""")
+_EXTENT = re.compile(r"\s*(\d{1,18})L?\s*")
 _NUMBER = re.compile(r"([<>|=]?)([iuf])([1248])")
 
 
@@ -74,10 +76,9 @@ def open_npy(path: Path, format: str, size: int, partial: bool) -> VectorFile:
         raise FormatError(f"{path}: 0 rows: the file is empty")
     text, offset = _header_text(path)
     stored = _dtype(text, path)
-    order, shape = _ORDER.search(text), _SHAPE.search(text)
-    if order is None or shape is None:
+    order, extents = _ORDER.search(text), _shape(text)
+    if order is None or extents is None:
         raise FormatError(f"{path}: its npy header cannot be read; the file is damaged")
-    extents = tuple(int(number) for number in re.findall(r"\d+", shape[1]))
     if len(extents) != 2:
         raise FormatError(
             f"{path}: holds an array of shape {extents}; vectors need two dimensions, "
@@ -117,6 +118,18 @@ def _header_text(path: Path) -> tuple[str, int]:
     if len(text) < length:
         raise FormatError(f"{path}: ends within its npy header: it is truncated")
     return text.decode("latin-1"), used + length
+
+
+def _shape(text: str) -> tuple[int, ...] | None:
+    """Return the shape a header claims, None if it cannot be made out."""
+    found = _SHAPE.search(text)
+    if found is None:
+        return None
+    parts = found[1].split(",")
+    if not parts[-1].strip():
+        parts.pop()
+    extents = [_EXTENT.fullmatch(part) for part in parts]
+    return None if None in extents else tuple(int(extent[1]) for extent in extents if extent)
 
 
 def _dtype(text: str, path: Path) -> np.dtype[Any]:

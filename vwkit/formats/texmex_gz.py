@@ -108,8 +108,8 @@ class CompressedFile(VectorFile):
             cut = True
         except zlib.error as error:
             raise FormatError(
-                f"{self.path}: the compressed data are damaged after row "
-                f"{done + len(buffer) // width - 1} (the first is 0): {error}; fetch it again"
+                f"{self.path}: the compressed data are damaged after about "
+                f"{done + len(buffer) // width} whole rows: {error}; fetch it again"
             ) from error
         rest, spare = divmod(len(buffer), width)
         total = done + rest
@@ -131,7 +131,8 @@ class CompressedFile(VectorFile):
         flat = np.frombuffer(buffer, np.uint8, count * width, first * width)
         records = flat.reshape(count, width)
         check_rows(records, self.dim, self.path, np.arange(done, done + count))
-        components = np.ascontiguousarray(records[:, 4:]).view(COMPONENT[self.format])
+        # `ascontiguousarray` would hand on a view of the buffer if there is one row.
+        components = np.array(records[:, 4:], order="C").view(COMPONENT[self.format])
         return components.astype(self.dtype, copy=False)
 
     def _read(self, start: int, stop: int) -> npt.NDArray[Any]:

@@ -1,0 +1,554 @@
+"""The data path of one run: what each slot receives and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.artifact import Artifact, write_artifact
+from vwkit.base import load
+from vwkit.builtin.vocabulary import Vocabulary
+from vwkit.cache import Cache
+from vwkit.clusterer import Clusterer
+from vwkit.errors import DataError, ImageError
+from vwkit.featurizer import Featurizer
+from vwkit.formats import open_vectors, oxford
+from vwkit.hashing import content_key, derive_seed, sample_rows
+from vwkit.items import find_images, ok_rows
+from vwkit.jobs import job
+from vwkit.quantizer import Quantizer
+from vwkit.run import fitting_vectors
+from vwkit.sparse import Sparse
+from vwkit.spec import ImagesSource, Spec, Train, open_source
+from vwkit.stages import Stage, Stages, signature
+from vwkit.stream import Stream, row_spans
+from vwkit.types import Array, Features, Item, Skipped
+
+__all__ = ["Flow"]
+
+_IMAGES_AT_ONCE = 64
+
+
+class Flow:
+    """Runs the slots of a spec in order.
+
+    Attributes
+    ----------
+    items : list of Item
+        The inputs, with what became of them.
+    counts : dict of str to int
+        What a person wants to know: descriptors, words, …
+    """
+
+    def __init__(self, spec: Spec, stages: Stages) -> None:
+        self.spec = spec
+        self.stages = stages
+        self.cache = stages.cache
+        self.items: list[Item] = []
+        self.counts: dict[str, int] = {}
+        self._data: Any = None  # Stream, array or Sparse: what the next slot receives
+        self._key: Any = None  # what decided it
+        self._ids: NDArray[np.int64] | None = None  # item rows of its rows, one row per item
+        self._codes: Stream | None = None
+
+    def run(self) -> None:
+        """Run every slot that the spec has."""
+        if self.spec.images is not None:
+            self._from_images(self.spec.images)
+        else:
+            self._from_vectors()
+        for i, transform in enumerate(self.spec.transform):
+            self._transform(i, transform)
+        if self.spec.quantizer is not None:
+            self._quantizer(self.spec.quantizer)
+        if self.spec.clusterer is not None:
+            self._clusterer(self.spec.clusterer)
+        if self.spec.index is not None:
+            self._index()
+
+    # Where data come from
+
+    def _from_images(self, source: ImagesSource) -> None:
+        self.items = _listed(source, self.spec.seed)
+        featurizer = self.spec.featurizer
+        if featurizer is None:
+            raise DataError("images need a featurizer")
+        if hasattr(featurizer, "learn"):
+            self._aggregated(featurizer)
+            return
+        if featurizer.trainable and not featurizer._fitted:
+            featurizer = self._trained(featurizer)
+        else:
+            self._saved("featurizer", featurizer)
+        stage = self._features("features", featurizer)
+        arrays = stage.open().arrays()
+        self._key = stage.key
+        if featurizer.local:
+            self._data = _local_stream(arrays, self._kept(), featurizer.kind)
+            self.counts["descriptors"] = len(arrays["vectors"])
+        else:
+            self._data = _one_per_item(arrays)
+            self._ids = ok_rows(self.items)
+
+    def _aggregated(self, featurizer: Any) -> None:
+        """Local features → vocabulary → words → one weighted vector per image."""
+        local = featurizer.local_
+        stage = self._features("featurizer.local", local)
+        stream = _local_stream(stage.open().arrays(), self._kept(), local.kind)
+        self.counts["descriptors"] = stream.count()
+        if stream.count() == 0:
+            raise DataError(
+                f"images: {local.name} found no descriptor in any of {len(self._kept())} images; "
+                "nothing to make words of"
+            )
+        model = featurizer.vocabulary
+        if model._fitted:
+            made = signature(model, self.cache)
+        else:
+            name = "featurizer.vocabulary"
+            data, key = self._training(name, stream, stage.key)
+            inputs = {"data": key, "vocabulary": signature(model, self.cache)}
+            fitted = self.stages.run(name, inputs, lambda path: _fit_and_save(model, data, path))
+            made = fitted.key
+            featurizer.vocabulary = model = load(fitted.folder)
+        words = model if isinstance(model, Quantizer) else Vocabulary(clusterer=model)
+        self.counts["words"] = words.codebook.shape[1]
+        said = self.stages.run(
+            "featurizer.words",
+            {"data": stage.key, "vocabulary": made},
+            lambda path: _write_words(path, words, stream),
+        )
+        arrays = said.open().arrays()
+        key = {"words": said.key, "bag": signature(featurizer, self.cache)}
+
+        def learn(path: Path) -> None:
+            featurizer.learn(arrays["words"], arrays["offsets"])
+            featurizer.save(path)
+
+        bags = self.stages.run("featurizer", key, learn)
+        self.spec.featurizer = fitted_featurizer = load(bags.folder)
+        vectors = self.stages.run(
+            "vectors",
+            {"words": said.key, "bag": bags.key},
+            lambda path: _write_sparse(
+                path, fitted_featurizer.weigh(arrays["words"], arrays["offsets"])
+            ),
+        )
+        self._data = _sparse(vectors.open().arrays())
+        self._key = vectors.key
+        self._ids = ok_rows(self.items)
+
+    def _trained(self, featurizer: Featurizer) -> Featurizer:
+        paths = [item.path for item in self.items]
+        hashes = [self.cache.file_key(Path(str(path))) for path in paths]
+        key = {"images": hashes, "featurizer": signature(featurizer, self.cache)}
+
+        def fit(path: Path) -> None:
+            featurizer.fit(paths)
+            featurizer.save(path)
+
+        made: Featurizer = load(self.stages.run("featurizer", key, fit).folder)
+        return made
+
+    def _saved(self, name: str, featurizer: Featurizer) -> None:
+        """Keep the featurizer with the run, so that queries go the same way."""
+        self.stages.run(name, signature(featurizer, self.cache), featurizer.save)
+
+    def _features(self, name: str, featurizer: Featurizer) -> Stage:
+        """Extract features, each image once whatever its name; note what was skipped."""
+        described = signature(featurizer, self.cache)
+        key = content_key(described)
+        hashes = [_hash(item, self.cache) for item in self.items]
+        stage = self.stages.run(
+            name,
+            {"images": hashes, "featurizer": key, "on_error": self.spec.run.on_error},
+            lambda path: _extract(
+                path, featurizer, key, self.items, hashes, self.cache, self.spec.run.on_error
+            ),
+        )
+        self.items = _noted(self.items, stage.open())
+        if not self._kept():
+            raise DataError(
+                f"images: none of {len(self.items)} could be used; the first: {self.items[0].reason}"
+            )
+        return stage
+
+    def _kept(self) -> list[Item]:
+        return [item for item in self.items if item.status == "ok"]
+
+    def _from_vectors(self) -> None:
+        source = self.spec.vectors
+        if source is None:
+            raise DataError("a spec needs images or vectors")
+        stream: Stream = open_source(source)
+        self._key = {
+            "file": self.cache.file_key(source.path),
+            "reader": signature(source.reader, self.cache) if source.reader else None,
+            "limit": source.limit,
+            "sample": [source.sample, self.spec.seed] if source.sample else None,
+        }
+        self.items = [Item(0, source.path.name, str(source.path))]
+        if source.images is not None and source.counts is not None:
+            self._with_items(stream, source.path, source.images, source.counts)
+        if source.sample is not None:
+            rows = sample_rows(stream.count(), source.sample, derive_seed(self.spec.seed, "vectors"))
+            stream = Stream.from_array(stream.take(rows), kind=stream.kind)
+        if source.limit is not None:
+            stream = _first(stream, source.limit)
+        self._data = stream
+        self.counts["descriptors"] = stream.count()
+
+    def _with_items(self, stream: Stream, path: Path, images: Path, counts: Path) -> None:
+        names = oxford.read_image_list(images)
+        numbers = oxford.read_counts(counts, names)
+        oxford.check_counts(open_vectors(path), numbers)
+        stream.offsets = oxford.offsets_from_counts(numbers)
+        self.items = [
+            Item(row, name.removeprefix("oxc1_") + ".jpg") for row, name in enumerate(names)
+        ]
+        stream.items = self.items
+        self.stages.run(
+            "source",
+            {"offsets": stream.offsets.tolist()},
+            lambda path: _write_arrays(path, "source", {"offsets": stream.offsets}),
+        )
+
+    # Slots
+
+    def _training(self, slot: str, data: Any, key: Any) -> tuple[Any, Any]:
+        """Return what a slot learns from, and what decided it."""
+        train = self.spec.trains.get(slot)
+        if train is None:
+            return data, key
+        seed = derive_seed(self.spec.seed, f"{slot}.train")
+        described = {"from": key, "rows": train.rows, "seed": seed}
+        if train.path is not None:
+            data = vwkit_read(train.path)
+            described["from"] = self.cache.file_key(train.path)
+        elif train.images is not None:
+            data, hashes = self._features_of(train)
+            described["from"] = [hashes, signature_of(self.spec.featurizer, self.cache)]
+        if train.path is not None or train.images is not None:
+            described["transform"] = [signature(one, self.cache) for one in self._transforms(slot)]
+            for transform in self._transforms(slot):
+                data = transform.transform(data)
+        if train.rows is not None:
+            data = _random_rows(data, train.rows, seed)
+        return data, described
+
+    def _transforms(self, slot: str) -> list[Any]:
+        """Return the transforms before a slot."""
+        if slot.startswith("featurizer"):
+            return []
+        if slot.startswith("transform["):
+            return self.spec.transform[: int(slot[10:-1])]
+        return self.spec.transform
+
+    def _features_of(self, train: Train) -> tuple[Any, list[str]]:
+        featurizer: Any = self.spec.featurizer
+        if featurizer is None or train.images is None:
+            raise DataError("train.images needs a featurizer; use train.path for vectors")
+        featurizer = getattr(featurizer, "local_", featurizer)
+        items = _listed(train.images, self.spec.seed)
+        found = featurizer.features([item.path for item in items], on_error="skip")
+        vectors = [one.vectors for one in found if isinstance(one, Features)]
+        if not vectors:
+            raise DataError(f"train.images: no usable image in {train.images.path}")
+        data = Stream.from_array(np.concatenate(vectors), kind=featurizer.kind)
+        return data, [_hash(item, self.cache) for item in items]
+
+    def _transform(self, i: int, transform: Any) -> None:
+        name = f"transform[{i}]"
+        data, key = self._training(name, self._data, self._key)
+        described = signature(transform, self.cache)
+        fits = transform._needs_fit() and not transform._fitted
+        inputs = {"data": key if fits else None, "transform": described}
+        stage = self.stages.run(
+            name, inputs, lambda path: _fit_and_save(transform, data, path, fit=fits)
+        )
+        fitted = load(stage.folder)
+        self.spec.transform[i] = fitted
+        self._data = fitted.transform(self._data)
+        self._key = {"data": self._key, "transform": stage.key}
+
+    def _quantizer(self, quantizer: Quantizer) -> None:
+        data, key = self._training("quantizer", self._data, self._key)
+        inputs = {"data": key, "quantizer": signature(quantizer, self.cache)}
+        stage = self.stages.run(
+            "quantizer", inputs, lambda path: _fit_and_save(quantizer, data, path)
+        )
+        self.spec.quantizer = fitted = load(stage.folder)
+        wanted = any("quantizer" in output.needs for output in self.spec.output)
+        clusterer = self.spec.clusterer
+        if wanted or (clusterer is not None and clusterer.consumes == "codes"):
+            codes = self.stages.run(
+                "codes",
+                {"data": self._key, "quantizer": stage.key},
+                lambda path: _write_stream(path, "codes", fitted.encode(_as_stream(self._data))),
+            )
+            self._codes = Stream.from_array(codes.open().arrays()["codes"], kind="codes")
+            self._codes_key = codes.key
+
+    def _clusterer(self, clusterer: Clusterer) -> None:
+        on_codes = clusterer.consumes == "codes"
+        whole: Any = self._codes if on_codes else self._data
+        whole_key: Any = self._codes_key if on_codes else self._key
+        data, key = self._training("clusterer", whole, whole_key)
+        if on_codes and data is not whole and self.spec.trains["clusterer"].path is not None:
+            data = self.spec.quantizer.encode(data)  # type: ignore[union-attr]
+        quantizer = self.spec.quantizer if on_codes else None
+        inputs = {"data": key, "clusterer": signature(clusterer, self.cache)}
+
+        def fit(path: Path) -> None:
+            clusterer.fit(data, quantizer=quantizer)
+            clusterer.save(path)
+
+        stage = self.stages.run("clusterer", inputs, fit)
+        self.spec.clusterer = fitted = load(stage.folder)
+        if fitted.has_centers:
+            self.counts["words"] = len(fitted.centers)
+        if data is not whole and fitted.supports_predict:
+            # It learned from other rows than the run's; these get their words now.
+            self.stages.run(
+                "labels",
+                {"data": whole_key, "clusterer": stage.key},
+                lambda path: _write_stream(
+                    path, "labels", fitted.predict(_as_stream(whole)), flat=True
+                ),
+            )
+
+    def _index(self) -> None:
+        index = self.spec.index
+        if index is None:
+            return
+        inputs = {
+            "data": self._key,
+            "ids": None if self._ids is None else self._ids.tolist(),
+            "index": signature(index, self.cache),
+        }
+
+        def build(path: Path) -> None:
+            index.build(fitting_vectors(index, self._data), self._ids)
+            index.save(path)
+
+        stage = self.stages.run("index", inputs, build)
+        self.spec.index = load(stage.folder)
+        self.counts["indexed"] = len(load(stage.folder))
+
+
+# Small parts -----------------------------------------------------------------------------------
+
+
+def signature_of(backend: Any, cache: Cache) -> Any:
+    """Return the signature of a backend that may be missing."""
+    return None if backend is None else signature(backend, cache)
+
+
+def vwkit_read(path: Path) -> Stream:
+    """Open a descriptor file."""
+    from vwkit.builtin.readers import open_stream
+
+    return open_stream(path)
+
+
+def _listed(source: ImagesSource, seed: int) -> list[Item]:
+    return find_images(
+        source.path,
+        source.pattern,
+        limit=source.limit,
+        sample=source.sample,
+        seed=derive_seed(seed, "images"),
+    )
+
+
+def _hash(item: Item, cache: Cache) -> str:
+    try:
+        return cache.file_key(Path(str(item.path)))
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+
+
+def _as_stream(data: Any) -> Stream:
+    return data if isinstance(data, Stream) else Stream.from_array(data)
+
+
+def _first(stream: Stream, rows: int) -> Stream:
+    if stream.array is not None:
+        return Stream.from_array(stream.array[:rows], kind=stream.kind)
+
+    def chunks() -> Iterator[Array]:
+        left = rows
+        for chunk in stream.chunks():
+            yield chunk[:left]
+            left -= min(left, len(chunk))
+            if left == 0:
+                return
+
+    known = None if stream.rows is None else min(rows, stream.rows)
+    return Stream(chunks, dim=stream.dim, dtype=stream.dtype, rows=known, kind=stream.kind)
+
+
+def _random_rows(data: Any, rows: int, seed: int) -> Any:
+    if isinstance(data, Sparse):
+        raise DataError("train rows cannot be drawn from sparse vectors")
+    stream = _as_stream(data)
+    picked = sample_rows(stream.count(), rows, seed)
+    return Stream.from_array(stream.take(picked), kind=stream.kind)
+
+
+def _fit_and_save(backend: Any, data: Any, path: Path, *, fit: bool = True) -> None:
+    if fit and not backend._fitted:
+        backend.fit(data)
+    backend.save(path)
+
+
+def _local_stream(arrays: dict[str, Array], items: list[Item], kind: str) -> Stream:
+    columns = {"keypoints": arrays["keypoints"]} if "keypoints" in arrays else {}
+    return Stream.from_array(
+        arrays["vectors"], offsets=arrays["offsets"], items=items, columns=columns, kind=kind
+    )
+
+
+def _one_per_item(arrays: dict[str, Array]) -> Any:
+    return _sparse(arrays) if "indptr" in arrays else arrays["vectors"]
+
+
+def _sparse(arrays: dict[str, Array]) -> Sparse:
+    shape = (int(arrays["shape"][0]), int(arrays["shape"][1]))
+    return Sparse(arrays["indptr"], arrays["indices"], arrays["data"], shape)
+
+
+def _write_arrays(path: Path, name: str, arrays: dict[str, Any]) -> None:
+    with write_artifact(path, {"role": "stage", "name": name}) as draft:
+        for key, array in arrays.items():
+            draft.array(key, array)
+
+
+def _write_sparse(path: Path, sparse: Sparse) -> None:
+    arrays = {"indptr": sparse.indptr, "indices": sparse.indices, "data": sparse.data}
+    _write_arrays(path, "vectors", {**arrays, "shape": np.array(sparse.shape, np.int64)})
+
+
+def _write_stream(path: Path, name: str, stream: Stream, *, flat: bool = False) -> None:
+    current = job()
+    with write_artifact(path, {"role": "stage", "name": name}) as draft:
+        growing = draft.growing(name, None if flat else stream.dim, stream.dtype)
+        for chunk in stream:
+            growing.append(chunk[:, 0] if flat else chunk)
+            current.progress(growing.rows, stream.rows, "rows")
+        growing.close()
+
+
+def _write_words(path: Path, vocabulary: Quantizer, stream: Stream) -> None:
+    current = job()
+    with write_artifact(path, {"role": "stage", "name": "words"}) as draft:
+        growing = draft.growing("words", None, np.uint32)
+        for chunk in vocabulary.encode(stream):
+            growing.append(chunk[:, 0].astype(np.uint32))
+            current.progress(growing.rows, stream.rows, "descriptors")
+        growing.close()
+        draft.array("offsets", np.asarray(stream.offsets))
+
+
+def _extract(
+    path: Path,
+    featurizer: Featurizer,
+    key: str,
+    items: list[Item],
+    hashes: list[str],
+    cache: Cache,
+    on_error: str,
+) -> None:
+    """Write the features of all images, in order; those seen before come from the cache."""
+    current = job()
+    sizes = np.zeros((len(items), 2), np.int64)
+    skipped: list[list[Any]] = []
+    counts: list[int] = []
+    sparse: list[Sparse] = []
+    with write_artifact(path, {"role": "stage", "name": "features"}) as draft:
+        vectors = points = None
+        for start, stop in row_spans(len(items), _IMAGES_AT_ONCE):
+            batch = _batch(featurizer, key, items[start:stop], hashes[start:stop], cache)
+            for row, found in enumerate(batch, start):
+                if isinstance(found, Skipped):
+                    if on_error == "stop":
+                        raise ImageError(found.reason)
+                    # Without the path: the stage may be found again from another folder.
+                    skipped.append([row, found.reason.removeprefix(f"{items[row].path}: ")])
+                    continue
+                if found.size is not None:
+                    sizes[row] = found.size
+                counts.append(len(found.vectors))
+                if isinstance(found.vectors, Sparse):
+                    sparse.append(found.vectors)
+                    continue
+                if vectors is None:
+                    vectors = draft.growing("vectors", featurizer.dim, found.vectors.dtype)
+                vectors.append(found.vectors)
+                if found.keypoints is not None:
+                    points = points or draft.growing("keypoints", 5, np.float32)
+                    points.append(found.keypoints)
+            current.progress(stop, len(items), "images", descriptors=float(sum(counts)))
+        for growing in (vectors, points):
+            if growing is not None:
+                growing.close()
+        if sparse:
+            stacked = Sparse.stack(sparse, featurizer.dim)
+            for name in ("indptr", "indices", "data"):
+                draft.array(name, getattr(stacked, name))
+            draft.array("shape", np.array(stacked.shape, np.int64))
+        draft.array("offsets", np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
+        draft.array("sizes", sizes)
+        draft.manifest["skipped"] = skipped
+
+
+def _batch(
+    featurizer: Featurizer, key: str, items: list[Item], hashes: list[str], cache: Cache
+) -> Iterable[Features | Skipped]:
+    known = {name: _from_cache(cache.features(key, name)) for name in dict.fromkeys(hashes)}
+    todo: dict[str, Item] = {}
+    for item, name in zip(items, hashes, strict=True):
+        if known[name] is None:
+            todo.setdefault(name, item)
+    paths = [str(item.path) for item in todo.values()]
+    found = featurizer.features(paths, on_error="skip") if paths else iter(())
+    for name, one in zip(todo, found, strict=True):
+        known[name] = one
+        if isinstance(one, Features) and not isinstance(one.vectors, Sparse):
+            arrays = {"vectors": one.vectors, "size": np.array(one.size or (0, 0))}
+            if one.keypoints is not None:
+                arrays["keypoints"] = one.keypoints
+            cache.keep_features(key, name, arrays)
+    for item, name in zip(items, hashes, strict=True):
+        one = known[name]
+        if isinstance(one, Skipped):
+            # Two files of the same bytes: each is told by its own name.
+            yield Skipped(one.reason.replace(str(todo[name].path), str(item.path)))
+        elif one is not None:
+            yield one
+
+
+def _from_cache(arrays: dict[str, Array] | None) -> Features | Skipped | None:
+    if arrays is None or "vectors" not in arrays or "size" not in arrays:
+        return None
+    size = (int(arrays["size"][0]), int(arrays["size"][1]))
+    return Features(arrays["vectors"], arrays.get("keypoints"), size)
+
+
+def _noted(items: list[Item], stage: Artifact) -> list[Item]:
+    """Write down what became of each item."""
+    reasons = {int(row): str(reason) for row, reason in stage.manifest.get("skipped", [])}
+    sizes = stage.arrays()["sizes"]
+    noted = []
+    for item in items:
+        if item.row in reasons:
+            noted.append(replace(item, status="skipped", reason=reasons[item.row]))
+        else:
+            width, height = sizes[item.row]
+            noted.append(replace(item, size=(int(width), int(height)) if width else None))
+    return noted

@@ -1,0 +1,272 @@
+"""Pipelines: a spec becomes stages, in order, each found or computed once.
+
+``images | vectors → featurizer → transform → quantizer → clusterer → index → evaluate → output``
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vwkit
+from vwkit.cache import Cache
+from vwkit.errors import RunError, SkippedItems
+from vwkit.flow import Flow
+from vwkit.hashing import content_key, file_sha256
+from vwkit.items import write_items
+from vwkit.jobs import Job, Progress, use_job
+from vwkit.lock import locked
+from vwkit.run import FILES, FORMAT, INNER, MANIFEST, Run, commit, finish_commit
+from vwkit.source import Source, from_dict, load, override
+from vwkit.spec import Spec, compile
+from vwkit.stages import MemoryMeter, Stages
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline:
+    """A checked spec, ready to run.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, vwkit
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     n = vwkit.write(f"{folder}/x.npy", np.arange(40, dtype=np.float32).reshape(20, 2))
+    ...     pipeline = vwkit.Pipeline.from_dict({
+    ...         "vwkit": 1,
+    ...         "vectors": {"path": f"{folder}/x.npy"},
+    ...         "clusterer": {"use": "lloyd", "k": 4},
+    ...     })
+    ...     run = pipeline.run(f"{folder}/run")
+    ...     run.clusterer.centers.shape
+    (4, 2)
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    @classmethod
+    def from_file(cls, path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
+        """Read a YAML or TOML spec.
+
+        Parameters
+        ----------
+        path : path
+        overrides : sequence of str
+            Such as ``"clusterer.k=4096"``.
+
+        Raises
+        ------
+        SpecError
+            One line ``file:line:column: key.path: what is wrong`` per problem.
+        """
+        return cls._from_source(load(path), overrides)
+
+    @classmethod
+    def from_dict(cls, spec: Mapping[str, Any], overrides: Sequence[str] = ()) -> Pipeline:
+        """Take a spec as plain data; paths are relative to the working directory.
+
+        Raises
+        ------
+        SpecError
+            One line ``key.path: what is wrong`` per problem.
+        """
+        return cls._from_source(from_dict(spec, Path()), overrides)
+
+    @classmethod
+    def _from_source(cls, source: Source, overrides: Sequence[str]) -> Pipeline:
+        return cls(compile(override(source, overrides) if overrides else source))
+
+    def run(
+        self,
+        out: str | Path,
+        *,
+        resume: bool = False,
+        progress: Progress | None = None,
+        job: Job | None = None,
+    ) -> Run:
+        """Run everything and return the finished run.
+
+        Parameters
+        ----------
+        out : path
+            The run folder. An earlier run in it is replaced when this one is complete.
+        resume : bool
+            Go on with an interrupted run of the same spec; if it is finished, only restore
+            outputs that are missing.
+        progress : callable, optional
+            Called as ``progress(stage, done, total, unit, values)``.
+        job : Job, optional
+            Budgets and interruption; by default from the spec's ``run``.
+
+        Raises
+        ------
+        RunError
+            The folder is in use, not a run folder, or holds another spec's run.
+        VwkitError
+            Whatever is wrong with the data.
+        Interrupted
+            It was asked to stop; run it again with `resume`.
+        """
+        folder = Path(out).absolute()
+        _check_folder(folder)
+        settings = self.spec.run
+        work = job or Job(threads=settings.threads, memory=settings.memory, progress=progress)
+        try:
+            (folder / INNER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+        with locked(folder / INNER / "lock", folder):
+            finish_commit(folder)
+            done = self._prepare(folder, resume)
+            run = done or self._execute(folder, work)
+            self._write_outputs(run, missing_only=done is not None)
+        return run
+
+    # Beginning
+
+    def _prepare(self, folder: Path, resume: bool) -> Run | None:
+        """Clear the way; return the run if it is finished already and only to be resumed."""
+        inner = folder / INNER
+        resolved = self.spec.resolved()
+        state = inner / "state.json"
+        if resume and state.is_file():
+            try:
+                before = json.loads(state.read_text())
+            except ValueError:
+                before = None
+            if before is not None:
+                _compare(folder, before, resolved)
+                return None
+        elif resume and (folder / MANIFEST).is_file():
+            run = Run.open(folder)
+            _compare(folder, run.spec, resolved)
+            return run
+        shutil.rmtree(inner / "next", ignore_errors=True)
+        shutil.rmtree(inner / "checkpoints", ignore_errors=True)
+        part = state.with_suffix(".part")
+        part.write_text(json.dumps(resolved))
+        part.replace(state)
+        return None
+
+    # The work
+
+    def _execute(self, folder: Path, work: Job) -> Run:
+        following = folder / INNER / "next"
+        following.mkdir(parents=True, exist_ok=True)
+        cache = Cache()
+        started = time.monotonic()
+        try:
+            with MemoryMeter() as meter, use_job(work):
+                stages = Stages(following, folder / INNER / "checkpoints", cache, work, meter)
+                # Made anew: a flow puts fitted backends in the places of the spec's own.
+                spec = compile(self.spec.source)
+                flow = Flow(spec, stages)
+                flow.run()
+                manifest = self._manifest(flow, stages, started)
+                write_items(following / "items.jsonl", flow.items)
+                manifest["items_sha256"] = file_sha256(following / "items.jsonl")
+                (following / "spec.yaml").write_text(_as_yaml(self.spec.resolved()))
+                run = Run(following, manifest)
+                if spec.evaluate is not None:
+                    work.within("evaluate").progress(0, None, "")
+                    manifest["scores"] = spec.evaluate._evaluate(run)
+                manifest["seconds"] = round(time.monotonic() - started, 3)
+                manifest["peak_memory"] = max(
+                    [meter.restart(), *(record["peak_memory"] for record in stages.records)]
+                )
+                self._report(run)
+                text = json.dumps(manifest, indent=1, ensure_ascii=False)
+                (following / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        finally:
+            cache.close()
+        commit(folder, [*manifest["stages"], *FILES])
+        skipped = manifest["counts"]["skipped"]
+        if skipped:
+            warnings.warn(
+                f"{skipped} of {len(flow.items)} items were skipped; "
+                f"{folder / 'items.jsonl'} and the report say why",
+                SkippedItems,
+                stacklevel=3,
+            )
+        return Run.open(folder)
+
+    def _manifest(self, flow: Flow, stages: Stages, started: float) -> dict[str, Any]:
+        ok = sum(item.status == "ok" for item in flow.items)
+        return {
+            "kind": "run",
+            "format": FORMAT,
+            "vwkit": vwkit.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "seed": self.spec.seed,
+            "spec": self.spec.resolved(),
+            "fingerprint": content_key([record["key"] for record in stages.records]),
+            "threads": stages.job.threads,
+            "counts": {"items": len(flow.items), "ok": ok, "skipped": len(flow.items) - ok, **flow.counts},
+            "stages": {record["name"]: record for record in stages.records},
+            "scores": None,
+        }
+
+    def _report(self, run: Run) -> None:
+        from vwkit.report import write_report
+
+        write_report(run, run.folder / "report.html")
+
+    def _write_outputs(self, run: Run, *, missing_only: bool) -> None:
+        for output in self.spec.output:
+            if not (missing_only and output.path.exists()):
+                output._write(run, output.path)
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder}: a file is in the way of the run folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        ours = (folder / INNER).is_dir() or (folder / MANIFEST).is_file()
+        if not ours:
+            raise RunError(
+                f"{folder}: the folder holds files that are not a run of vwkit; "
+                "nothing was touched, name another one with --out"
+            )
+
+
+def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    differing = sorted(_differences("", before, now))
+    if differing:
+        raise RunError(
+            f"{folder}: holds a run of another spec; these keys differ: {', '.join(differing)}. "
+            "Run without --resume to replace it, or name another folder with --out"
+        )
+
+
+def _differences(path: str, before: Any, now: Any) -> set[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        found: set[str] = set()
+        for key in before.keys() | now.keys():
+            below = f"{path}.{key}" if path else str(key)
+            found |= _differences(below, before.get(key), now.get(key))
+        return found
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        found = set()
+        for i, (old, new) in enumerate(zip(before, now, strict=True)):
+            found |= _differences(f"{path}[{i}]", old, new)
+        return found
+    return set() if before == now else {path}
+
+
+def _as_yaml(data: dict[str, Any]) -> str:
+    import yaml
+
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    return f"# The spec of this run with every default, seed and path written out.\n{text}"
+
+

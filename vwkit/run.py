@@ -1,0 +1,388 @@
+"""A finished run: its folder opened, its parts loaded when asked for, searched."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.artifact import open_artifact
+from vwkit.base import load
+from vwkit.builtin.vocabulary import Vocabulary
+from vwkit.errors import ArtifactError, DataError, RunError, UnsupportedError
+from vwkit.featurizer import Featurizer
+from vwkit.hashing import file_sha256
+from vwkit.index import Index
+from vwkit.items import read_items
+from vwkit.quantizer import Quantizer
+from vwkit.sparse import Sparse
+from vwkit.stream import Stream
+from vwkit.transform import Transform
+from vwkit.types import Array, Features, Item, Matches
+
+__all__ = ["Run", "Words"]
+
+FORMAT = 1
+INNER = ".run"
+MANIFEST = "manifest.json"
+FILES = ("items.jsonl", "report.html", "spec.yaml", MANIFEST)
+
+
+@dataclass(frozen=True)
+class Words:
+    """The visual words of a run's items.
+
+    Attributes
+    ----------
+    words : (n,) uint32
+    offsets : (items + 1,) int64
+        Words ``offsets[i]`` to ``offsets[i + 1]`` belong to the i-th item that was not skipped.
+    keypoints : (n, 5) float32 or None
+        x, y, scale, angle, response.
+    """
+
+    words: NDArray[np.uint32]
+    offsets: NDArray[np.int64]
+    keypoints: NDArray[np.float32] | None = None
+
+
+class Run:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : dict
+        Versions, seed, stages with timings and peak memory, counts, scores.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, out: str | Path) -> Run:
+        """Open a run folder.
+
+        Raises
+        ------
+        RunError
+            There is no finished run in it.
+        ArtifactError
+            It is damaged or of a newer vwkit.
+        """
+        folder = Path(out)
+        if not folder.is_dir():
+            raise RunError(f"{folder}: no such run folder; make one with `vwkit run SPEC --out {folder}`")
+        finish_commit(folder)
+        path = folder / MANIFEST
+        if not path.is_file():
+            if (folder / INNER).is_dir():
+                raise RunError(f"{folder}: this run was interrupted; finish it with --resume")
+            raise RunError(f"{folder}: not a run folder of vwkit (it has no {MANIFEST})")
+        return cls(folder, read_manifest(path))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {len(self.items)} items)"
+
+    # Parts
+
+    @functools.cached_property
+    def items(self) -> list[Item]:
+        """All inputs in order, skipped ones too."""
+        path = self.folder / "items.jsonl"
+        if path.is_file() and file_sha256(path) != self.manifest.get("items_sha256"):
+            raise ArtifactError(f"{path}: its checksum does not match; damaged, run again")
+        return read_items(path)
+
+    @functools.cached_property
+    def kept(self) -> list[Item]:
+        """The items that were not skipped."""
+        return [item for item in self.items if item.status == "ok"]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The resolved spec."""
+        return dict(self.manifest["spec"])
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """What the evaluation found."""
+        return self.manifest.get("scores")
+
+    def has(self, stage: str) -> bool:
+        """Tell whether the run has a stage."""
+        return stage in self.manifest["stages"]
+
+    def path(self, stage: str) -> Path:
+        """Return a stage's folder."""
+        if not self.has(stage):
+            names = ", ".join(self.manifest["stages"])
+            raise UnsupportedError(f"{self.folder}: this run has no {stage}; it has {names}")
+        return self.folder / stage
+
+    def load(self, stage: str) -> Any:
+        """Load a stage's backend."""
+        return load(self.path(stage))
+
+    def arrays(self, stage: str) -> dict[str, Array]:
+        """Open a stage's arrays, memory-mapped."""
+        return open_artifact(self.path(stage)).arrays()
+
+    @functools.cached_property
+    def featurizer(self) -> Featurizer:
+        """The featurizer, ready to use."""
+        if not self.has("featurizer"):
+            raise UnsupportedError(f"{self.folder}: this run began from vectors, not images")
+        found: Featurizer = self.load("featurizer")
+        return found
+
+    @functools.cached_property
+    def transforms(self) -> list[Transform]:
+        """The fitted transforms in order."""
+        count = len(self.spec.get("transform", []))
+        return [self.load(f"transform[{i}]") for i in range(count)]
+
+    @functools.cached_property
+    def quantizer(self) -> Quantizer:
+        """The fitted quantizer."""
+        found: Quantizer = self.load("quantizer")
+        return found
+
+    @functools.cached_property
+    def clusterer(self) -> Any:
+        """The fitted clusterer: the slot's own, or the one that made a bag of words' words."""
+        return self.load("clusterer" if self.has("clusterer") else "featurizer.vocabulary")
+
+    @functools.cached_property
+    def vocabulary(self) -> Quantizer:
+        """The visual words as a quantizer."""
+        found = self.clusterer
+        return found if isinstance(found, Quantizer) else Vocabulary(clusterer=found)
+
+    @functools.cached_property
+    def index(self) -> Index:
+        """The search index."""
+        found: Index = self.load("index")
+        return found
+
+    @functools.cached_property
+    def features(self) -> Stream:
+        """The vectors that the featurizer gave: one row per item, or local ones with offsets."""
+        name = "featurizer.local" if self.has("featurizer.local") else "features"
+        arrays = self.arrays(name)
+        columns = {"keypoints": arrays["keypoints"]} if "keypoints" in arrays else {}
+        return Stream.from_array(
+            arrays["vectors"], offsets=arrays["offsets"], items=self.kept, columns=columns
+        )
+
+    @functools.cached_property
+    def vectors(self) -> Array | Sparse:
+        """One vector per item, as the transforms receive them."""
+        arrays = self.arrays("vectors" if self.has("vectors") else "features")
+        if "indptr" in arrays:
+            shape = (int(arrays["shape"][0]), int(arrays["shape"][1]))
+            return Sparse(arrays["indptr"], arrays["indices"], arrays["data"], shape)
+        return arrays["vectors"]
+
+    @functools.cached_property
+    def words(self) -> Words:
+        """The visual words of all items."""
+        if self.has("featurizer.words"):
+            arrays = self.arrays("featurizer.words")
+            keypoints = self.features.columns.get("keypoints")
+            return Words(arrays["words"], arrays["offsets"], keypoints)
+        words = self.arrays("labels")["labels"] if self.has("labels") else self.clusterer.labels
+        offsets, keypoints = np.array([0, len(words)]), None
+        if self.has("features"):
+            arrays = self.arrays("features")
+            offsets, keypoints = arrays["offsets"], arrays.get("keypoints")
+        elif self.has("source"):
+            offsets = self.arrays("source")["offsets"]
+        return Words(np.asarray(words, np.uint32), offsets, keypoints)
+
+    # Search
+
+    def search(self, images_or_item_ids: Any, k: int = 10, **late: Any) -> Matches:
+        """Find the items most like some images.
+
+        Parameters
+        ----------
+        images_or_item_ids : an image, an item id, or a list of them
+            Images as paths, PIL images or arrays.
+        k : int
+            Items wanted per query.
+        **late
+            Late parameters of the index.
+
+        Returns
+        -------
+        Matches
+            With `items`; ids are rows of items. After a local featurizer, items are ordered by
+            the share of the query's descriptors whose nearest neighbour is theirs; the distance
+            is 1 minus that share.
+
+        Raises
+        ------
+        ImageError, DataError, UnsupportedError
+        """
+        queries = images_or_item_ids
+        if isinstance(queries, (str, Path)) or not isinstance(queries, (list, tuple)):
+            queries = [queries]
+        parts = [self._query(query, k, late) for query in queries]
+        ids = np.concatenate([part.ids for part in parts]) if parts else np.zeros((0, k), np.int64)
+        distances = (
+            np.concatenate([part.distances for part in parts])
+            if parts
+            else np.zeros((0, k), np.float32)
+        )
+        items = [[self.items[i] if i >= 0 else None for i in row] for row in ids]
+        return Matches(ids, distances, items if self._rows_are_items else None)
+
+    @property
+    def _rows_are_items(self) -> bool:
+        return self.has("featurizer")  # otherwise rows are descriptors
+
+    @functools.cached_property
+    def _by_id(self) -> dict[str, int]:
+        return {item.id: i for i, item in enumerate(self.kept)}
+
+    def _query(self, query: Any, k: int, late: dict[str, Any]) -> Matches:
+        vectors = self.query_vectors(query)
+        for transform in self.transforms:
+            vectors = transform.transform(vectors)
+        vectors = fitting_vectors(self.index, vectors)
+        if not self.has("featurizer") or not self._local:
+            return self.index.search(vectors, k, **late)
+        return self._vote(self.index.search(vectors, 1, **late), len(vectors), k)
+
+    @property
+    def _local(self) -> bool:
+        return self.featurizer.local
+
+    def query_vectors(self, query: Any) -> Any:
+        """Return the vectors of an image or item, before the transforms."""
+        if isinstance(query, str) and query in self._by_id:
+            row = self._by_id[query]
+            if self._local:
+                stream = self.features
+                span = slice(int(stream.offsets[row]), int(stream.offsets[row + 1]))  # type: ignore[index]
+                return stream.toarray()[span]
+            vectors = self.vectors
+            return vectors.rows(row, row + 1) if isinstance(vectors, Sparse) else vectors[row : row + 1]
+        if isinstance(query, str) and not Path(query).exists():
+            raise DataError(f"{query}: neither an item of this run nor a file")
+        found = next(iter(self.featurizer.features([query])))
+        if not isinstance(found, Features):
+            raise DataError(f"{query}: no features")
+        return found.vectors
+
+    def _vote(self, nearest: Matches, count: int, k: int) -> Matches:
+        ids = np.full((1, k), -1, np.int64)
+        distances = np.full((1, k), np.inf, np.float32)
+        rows = nearest.ids[:, 0]
+        rows = rows[rows >= 0]
+        if count and len(rows):
+            offsets = self.arrays("features")["offsets"]
+            owners = np.searchsorted(offsets, rows, side="right") - 1
+            votes = np.bincount(owners, minlength=len(self.kept)) / count
+            order = np.lexsort((np.arange(len(votes)), -votes))[:k]
+            order = order[votes[order] > 0]
+            ids[0, : len(order)] = [self.kept[i].row for i in order]
+            distances[0, : len(order)] = 1 - votes[order]
+        return Matches(ids, distances)
+
+
+def fitting_vectors(index: Index, vectors: Any) -> Any:
+    """Make sparse vectors dense for an index that takes no sparse ones."""
+    if isinstance(vectors, Sparse) and not index.supports_sparse:
+        return vectors.toarray()
+    return vectors
+
+
+# The folder ------------------------------------------------------------------------------------
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a run's manifest.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["kind"] != "run" or not isinstance(manifest["stages"], dict):
+            raise ValueError
+        if int(manifest["format"]) > FORMAT:
+            raise ArtifactError(
+                f"{path}: run format {manifest['format']}, made by a newer vwkit; update vwkit"
+            )
+        if not all(_plain_name(name) for name in manifest["stages"]):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{path}: not the manifest of a run, or damaged") from None
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def _plain_name(name: str) -> bool:
+    return "/" not in name and "\\" not in name and not name.startswith(".")
+
+
+def commit(folder: Path, names: list[str]) -> None:
+    """Make the work in ``.run/next`` the run: a journal first, so that a kill loses nothing."""
+    inner = folder / INNER
+    old: list[str] = []
+    if (folder / MANIFEST).is_file():
+        with contextlib.suppress(ArtifactError):
+            old = [*read_manifest(folder / MANIFEST)["stages"], *FILES]
+    journal = inner / "commit.json"
+    part = journal.with_suffix(".part")
+    part.write_text(json.dumps({"new": sorted(names), "old": sorted(old)}))
+    part.replace(journal)
+    finish_commit(folder)
+
+
+def finish_commit(folder: Path) -> None:
+    """Roll a journalled commit forward, from wherever it stopped."""
+    inner = folder / INNER
+    journal = inner / "commit.json"
+    if not journal.is_file():
+        return
+    try:
+        written = json.loads(journal.read_text())
+        new, old = ([str(name) for name in written[key]] for key in ("new", "old"))
+        if not all(map(_plain_name, new + old)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{journal}: damaged; remove {inner} and run again") from None
+    following = inner / "next"
+    if (following / MANIFEST).exists():
+        # The manifest goes first and comes last: without it the folder is no finished run.
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in old:
+            if name not in new:
+                _discard(folder / name)
+        for name in sorted(new, key=lambda name: (name == MANIFEST, name)):
+            if (following / name).exists():
+                _discard(folder / name)
+                (following / name).rename(folder / name)
+    journal.unlink()
+    shutil.rmtree(following, ignore_errors=True)
+    shutil.rmtree(inner / "checkpoints", ignore_errors=True)
+    (inner / "state.json").unlink(missing_ok=True)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
