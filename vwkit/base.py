@@ -74,8 +74,8 @@ A spec gives it as ``{use: name, …}`` or as the path of a saved one; Python al
 """
 
 
-def Field(default: Any, doc: str) -> Any:  # noqa: N802 - it is used like a type
-    """Give a field its default and one line of documentation."""
+def Field(*, default: Any = ..., doc: str = "") -> Any:  # noqa: N802 - it is used like a type
+    """Give a field its default (without one it must be given) and one line of documentation."""
     return pydantic.Field(default=default, description=doc)
 
 
@@ -677,7 +677,9 @@ def _merged(problems: list[Problem]) -> list[Problem]:
     for problem in problems:
         by_path.setdefault(problem.path, []).append(problem.message)
     return [
-        Problem(path, messages[0] if len(set(messages)) == 1 else " or ".join(dict.fromkeys(messages)))
+        Problem(
+            path, messages[0] if len(set(messages)) == 1 else " or ".join(dict.fromkeys(messages))
+        )
         for path, messages in by_path.items()
     ]
 
@@ -686,7 +688,11 @@ def _unknown_parameter(cls: type[Backend], given: str, known: list[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     if not near:
         folded = {name.replace("_", "").lower(): name for name in known}
-        near = [folded[given.replace("_", "").lower()]] if given.replace("_", "").lower() in folded else []
+        near = (
+            [folded[given.replace("_", "").lower()]]
+            if given.replace("_", "").lower() in folded
+            else []
+        )
     if near:
         return f"{cls.name} has no such parameter; did you mean {near[0]}?"
     return f"{cls.name} has no such parameter; it has {', '.join(known) or 'none'}"

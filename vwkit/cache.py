@@ -173,7 +173,7 @@ class Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                np.savez(file, **arrays)
+                np.savez(file, allow_pickle=False, **arrays)
             part.replace(path)
         except OSError as error:
             self._warn(error)

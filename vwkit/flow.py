@@ -108,7 +108,7 @@ class Flow:
             )
         model = featurizer.vocabulary
         if model._fitted:
-            made = signature(model, self.cache)
+            made: Any = signature(model, self.cache)
         else:
             name = "featurizer.vocabulary"
             data, key = self._training(name, stream, stage.key)
@@ -196,7 +196,9 @@ class Flow:
         if source.images is not None and source.counts is not None:
             self._with_items(stream, source.path, source.images, source.counts)
         if source.sample is not None:
-            rows = sample_rows(stream.count(), source.sample, derive_seed(self.spec.seed, "vectors"))
+            rows = sample_rows(
+                stream.count(), source.sample, derive_seed(self.spec.seed, "vectors")
+            )
             stream = Stream.from_array(stream.take(rows), kind=stream.kind)
         if source.limit is not None:
             stream = _first(stream, source.limit)
@@ -510,7 +512,9 @@ def _extract(
 def _batch(
     featurizer: Featurizer, key: str, items: list[Item], hashes: list[str], cache: Cache
 ) -> Iterable[Features | Skipped]:
-    known = {name: _from_cache(cache.features(key, name)) for name in dict.fromkeys(hashes)}
+    known: dict[str, Features | Skipped | None] = {
+        name: _from_cache(cache.features(key, name)) for name in dict.fromkeys(hashes)
+    }
     todo: dict[str, Item] = {}
     for item, name in zip(items, hashes, strict=True):
         if known[name] is None:
@@ -525,12 +529,12 @@ def _batch(
                 arrays["keypoints"] = one.keypoints
             cache.keep_features(key, name, arrays)
     for item, name in zip(items, hashes, strict=True):
-        one = known[name]
-        if isinstance(one, Skipped):
+        result = known[name]
+        if isinstance(result, Skipped):
             # Two files of the same bytes: each is told by its own name.
-            yield Skipped(one.reason.replace(str(todo[name].path), str(item.path)))
-        elif one is not None:
-            yield one
+            yield Skipped(result.reason.replace(str(todo[name].path), str(item.path)))
+        elif result is not None:
+            yield result
 
 
 def _from_cache(arrays: dict[str, Array] | None) -> Features | Skipped | None:

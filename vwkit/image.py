@@ -150,9 +150,7 @@ def _from_pil(image: Any, source: str, max_pixels: int) -> Array:
 
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(
-            f"{source}: {width} × {height} pixels, more than {max_pixels:,}; refused"
-        )
+        raise ImageError(f"{source}: {width} × {height} pixels, more than {max_pixels:,}; refused")
     upright = PIL.ImageOps.exif_transpose(image)
     mode = upright.mode
     if mode.startswith("I") or mode == "F":

@@ -61,10 +61,11 @@ class Index(Backend):
         """Take in the vectors, (n, d); a second call replaces the first."""
         raise NotImplementedError(f"{type(self).__name__} must define _build")
 
-    def _search(
-        self, queries: Any, k: int, **allowed: Any
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return rows (q, k') int64 and distances (q, k') float32, nearest first, k' ≤ k."""
+    def _search(self, queries: Any, k: int) -> tuple[Any, Any]:
+        """Return rows (q, k') int64 and distances (q, k') float32, nearest first, k' ≤ k.
+
+        With `supports_filter` it also takes ``allowed=``, an (n,) bool array over rows.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define _search")
 
     def _add(self, vectors: Any) -> None:
@@ -210,7 +211,7 @@ class Index(Backend):
         distances = np.full((count, k), np.inf, np.float32)
         wanted = min(k, held)
         if count and wanted:
-            backend = self.with_late(late)
+            backend: Any = self.with_late(late)
             if self.thread_safe:
                 rows, found = backend._search(prepared, wanted, **extra)
             else:
@@ -258,9 +259,7 @@ class Index(Backend):
                 f"0…{self._held_ids.total - 1}"
             )
 
-    def _prepare(
-        self, vectors: Any, what: str, dim: int | None = None, empty: bool = False
-    ) -> Any:
+    def _prepare(self, vectors: Any, what: str, dim: int | None = None, empty: bool = False) -> Any:
         return prepare(
             vectors,
             dtypes=self.dtypes,
@@ -367,9 +366,7 @@ class _Ids:
         other.ids = self.ids
         return other
 
-    def _lookup(
-        self, wanted: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _lookup(self, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the row of each id, and whether it is held and alive."""
         if self.ids is None:
             rows = wanted

@@ -7,7 +7,8 @@ cut into chunks or on the number of threads, though the float32 products do.
 
 Error bound of a float32 dot product of length d, in any order of summation: γ·‖x‖·‖y‖ with
 γ = d·u / (1 − d·u) and u = 2⁻²⁴ (Higham 2002, Accuracy and Stability of Numerical Algorithms,
-section 3.1). A few more u cover the rounding of the operands.
+section 3.1). A few more u cover the rounding of the operands. To it comes what the float64
+distances themselves are off by, so that two that tie after rounding are found to tie.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 _UNIT = 2.0**-24
+_UNIT64 = 2.0**-53
+_UNDERFLOW = 2.0**-149  # the smallest float32: what a product may lose besides its rounding
 _CENTERS = 4096  # columns of one block of products
 _CELLS = 1 << 20  # cells of one block: 4 MiB, about one core's share of the cache
 _PAIR_BYTES = 32 << 20  # float64 work space for candidates
@@ -55,20 +58,25 @@ class _Table:
         moved = (wide * self.scale).astype(np.float32)
         norms = squared_norms(moved)
         self.largest = math.sqrt(float(norms.max()))
+        self.slack = (centers.shape[1] + 16) * _UNIT * 1.01
+        self.slack64 = (centers.shape[1] + 16) * _UNIT64
         # One product gives ‖c‖² − 2·x·c when x carries a 1 behind it.
         self.right = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
         np.multiply(moved.T, -2, out=self.right[:-1])
         self.right[-1] = norms
 
     def left(self, rows: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return rows ready for a product, and how far off a score of each may be."""
+        """Return rows ready for a product, and how far off a score of each may be.
+
+        Rows that float32 cannot hold here become infinite and their error NaN or infinite.
+        """
         ready = np.ones((len(rows), rows.shape[1] + 1), np.float32)
         np.subtract(rows, self.shift, out=ready[:, :-1], dtype=np.float32)
         ready[:, :-1] *= self.scale
         lengths = np.sqrt(squared_norms(ready[:, :-1]))
-        slack = (rows.shape[1] + 16) * _UNIT
-        error = slack * self.largest * (2 * lengths + self.largest)
-        return ready, error.astype(np.float32) * np.float32(1.01)
+        error = self.slack * self.largest * (2 * lengths + self.largest)
+        error += self.slack64 * (lengths + self.largest) ** 2
+        return ready, error.astype(np.float32)
 
 
 def nearest_rows(rows: Array, centers: Array) -> NDArray[np.int64]:
@@ -84,14 +92,19 @@ def nearest_rows(rows: Array, centers: Array) -> NDArray[np.int64]:
     (n,) int64
         The lowest index on exact ties.
     """
-    if len(rows) == 0:
-        return np.zeros(0, np.int64)
-    if len(centers) == 1:
+    if len(rows) == 0 or len(centers) == 1:
         return np.zeros(len(rows), np.int64)
-    table = _Table(centers)
-    k = len(centers)
     labels = np.empty(len(rows), np.int64)
-    step = max(1, _CELLS // min(k, _CENTERS))
+    step = max(1, _CELLS // max(min(len(centers), _CENTERS), rows.shape[1]))
+    # What overflows is settled in float64, so it needs no warning. (Set here, not around the
+    # call: every thread has its own.)
+    with np.errstate(over="ignore", invalid="ignore"):
+        _nearest(rows, _Table(centers), labels, step)
+    return labels
+
+
+def _nearest(rows: Array, table: _Table, labels: NDArray[np.int64], step: int) -> None:
+    k = len(table.centers)
     for start, stop in row_spans(len(rows), step):
         ready, error = table.left(rows[start:stop])
         best = np.full(stop - start, np.inf, np.float32)
@@ -114,7 +127,6 @@ def nearest_rows(rows: Array, centers: Array) -> NDArray[np.int64]:
                 rows[start:stop][close], ready[close], best[close] + 2 * error[close], table
             )
         labels[start:stop] = label
-    return labels
 
 
 def _settle(
@@ -127,7 +139,8 @@ def _settle(
     for top, bottom in row_spans(len(rows), max(1, _CELLS // _CENTERS)):
         for first, last in row_spans(len(table.centers), _CENTERS):
             score = ready[top:bottom] @ table.right[:, first:last]
-            line, column = np.nonzero(score <= limit[top:bottom, None])
+            # So written, what is not a number is a candidate.
+            line, column = np.nonzero(~(score > limit[top:bottom, None]))
             for i, j in row_spans(len(line), step):
                 row, center = line[i:j] + top, column[i:j] + first
                 distance = pair_distances(rows[row], table.centers[center], "l2")
@@ -149,10 +162,9 @@ def fixed_point_scale(rows: int, largest: float) -> int:
     """Return the largest s for which `rows` values up to `largest`, times 2^s, stay below 2^62."""
     if largest <= 0:
         return 0
-    s = 61 - math.ceil(math.log2(max(1, rows))) - math.ceil(math.log2(largest))
-    while rows * largest * 2.0**s >= 2.0**62:  # the logarithms are rounded
-        s -= 1
-    return min(s, 1000)
+    (m, e), (n, f) = math.frexp(largest), math.frexp(max(1, rows))
+    # largest · rows = m·n·2^(e + f) with ¼ ≤ m·n < 1
+    return min(1000, 62 - e - f + (m * n < 0.5))
 
 
 @dataclass(frozen=True)
@@ -250,9 +262,7 @@ def row_distances(chunk: Array, labels: Array, *, centers: Array) -> NDArray[np.
     out = np.empty(len(chunk))
     step = max(1, _PAIR_BYTES // (8 * chunk.shape[1]))
     for start, stop in row_spans(len(chunk), step):
-        out[start:stop] = pair_distances(
-            chunk[start:stop], centers[labels[start:stop]], "l2"
-        )
+        out[start:stop] = pair_distances(chunk[start:stop], centers[labels[start:stop]], "l2")
     return out
 
 
@@ -295,17 +305,20 @@ def search_rows(
     rows = np.empty((len(queries), k), np.int64)
     distances = np.empty((len(queries), k), np.float32)
     step = max(1, _CELLS // _CENTERS)
-    for start, stop in row_spans(len(queries), step):
-        block = queries[start:stop]
-        if metric == "hamming":
-            found = _search_bits(block, vectors, k, allowed)
-        else:
-            found = _search_block(block, vectors, k, metric, allowed)
-        rows[start:stop], distances[start:stop] = found
+    # Set here, not around the call: every thread has its own.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start, stop in row_spans(len(queries), step):
+            block = queries[start:stop]
+            if metric == "hamming":
+                found = _search_bits(block, vectors, k, allowed)
+            else:
+                found = _search_block(block, vectors, k, metric, allowed)
+            rows[start:stop], distances[start:stop] = found
     return rows, distances
 
 
-_OVERFLOW = 1e37
+# Squared lengths between these make float32 products that neither overflow nor lose their digits.
+_TINY, _HUGE = 1e-30, 1e37
 _SPARE = 8  # candidates kept beyond k, so that near ties rarely need a second look
 
 
@@ -314,15 +327,22 @@ def _search_block(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     q = len(queries)
     keep = k + _SPARE
-    left = queries.astype(np.float32)
-    lengths = np.sqrt(squared_norms(left))
+    left: NDArray[np.float32] = queries.astype(np.float32)
+    if metric == "l2":
+        # Differences stay the same, and products accurate for vectors far from the origin.
+        shift = vectors[:_CENTERS].mean(axis=0, dtype=np.float64).astype(np.float32)
+        left -= shift
+    own = squared_norms(left)
+    lengths = np.sqrt(own)
     if metric == "cosine":
-        left = left / np.where(lengths > 0, lengths, 1)[:, None].astype(np.float32)
+        left /= np.where(lengths > 0, lengths, 1)[:, None].astype(np.float32)
     best = np.full((q, 0), np.inf, np.float32)
     rows = np.zeros((q, 0), np.int64)
-    largest = 0.0
+    largest, smallest = 0.0, np.inf
     for first, last in row_spans(len(vectors), _CENTERS):
         part = vectors[first:last].astype(np.float32, copy=False)
+        if metric == "l2":
+            part = part - shift
         norms = squared_norms(part)
         score = left @ part.T
         if metric == "l2":
@@ -334,7 +354,8 @@ def _search_block(
             np.negative(score, out=score)
         if allowed is not None:
             score[:, ~allowed[first:last]] = np.inf
-        largest = max(largest, float(norms.max()))
+        largest = float(np.maximum(largest, norms.max()))
+        smallest = min(smallest, float(norms.min(initial=np.inf, where=norms > 0)))
         best = np.concatenate([best, score], axis=1)
         rows = np.concatenate(
             [rows, np.broadcast_to(np.arange(first, last), (q, last - first))], axis=1
@@ -344,20 +365,23 @@ def _search_block(
             best = np.take_along_axis(best, kept, axis=1)
             rows = np.take_along_axis(rows, kept, axis=1)
     error = _score_error(metric, queries.shape[1], lengths, math.sqrt(largest))
-    if metric != "cosine" and largest + float((lengths * lengths).max()) > _OVERFLOW:
-        error[:] = np.inf  # float32 products may have overflowed: believe none of them
+    error[~(own + largest <= _HUGE)] = np.inf  # believe no product
+    if metric == "cosine":
+        error[((own > 0) & (own < _TINY)) | (smallest < _TINY)] = np.inf
     return _ranked(queries, vectors, rows, best, error, k, metric, allowed)
 
 
 def _score_error(
     metric: str, dim: int, lengths: NDArray[np.float64], largest: float
 ) -> NDArray[np.float64]:
-    slack = (dim + 16) * _UNIT * 1.01
+    """Return how far off a score may be, its own float64 distance included."""
+    slack, slack64 = (dim + 16) * _UNIT * 1.01, (dim + 16) * _UNIT64
     if metric == "cosine":
         return np.full(len(lengths), 3 * slack)
+    lost = (dim + 16) * _UNDERFLOW
     if metric == "ip":
-        return slack * lengths * largest
-    return slack * largest * (2 * lengths + largest)
+        return slack * lengths * largest + slack64 + lost
+    return slack * largest * (2 * lengths + largest) + slack64 * (lengths + largest) ** 2 + lost
 
 
 def _ranked(
@@ -372,10 +396,9 @@ def _ranked(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Order candidates by their float64 distances; look at everything where too many are close."""
     q, kept = rows.shape
-    every = len(vectors) if allowed is None else int(allowed.sum())
     kth = np.partition(score, k - 1, axis=1)[:, k - 1]
     # Were a row left out that could still belong, its score would be within the bound of the k-th.
-    unsure = ~(score.max(axis=1) > kth + 2 * error) & (kept < every)
+    unsure = ~(score.max(axis=1) > kth + 2 * error) & (kept < len(vectors))
     line = np.repeat(np.arange(q), kept)
     place = rows.ravel()
     exact = np.empty(len(line))
@@ -385,7 +408,8 @@ def _ranked(
     if allowed is not None:
         exact[~allowed[place]] = np.inf
     order = np.lexsort((place, exact, line)).reshape(q, kept)[:, :k]
-    out_rows, out = place[order], exact[order]
+    out_rows: NDArray[np.int64] = place[order]
+    out: NDArray[np.float64] = exact[order]
     for i in np.flatnonzero(unsure):
         out_rows[i], out[i] = _search_one(queries[i : i + 1], vectors, k, metric, allowed)
     return out_rows, out
@@ -411,7 +435,7 @@ def _search_bits(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     best = np.zeros((len(queries), 0), np.int64)
     rows = np.zeros((len(queries), 0), np.int64)
-    far = np.iinfo(np.int64).max
+    far = int(np.iinfo(np.int64).max)
     step = max(1, _CENTERS // vectors.shape[1])
     for first, last in row_spans(len(vectors), step):
         differ = np.bitwise_xor(queries[:, None, :], vectors[None, first:last])

@@ -26,9 +26,11 @@ def squared_norms(vectors: Array) -> NDArray[np.float64]:
     """Return ‖x‖² of each row, (n,) float64."""
     if vectors.dtype == np.uint8:
         wide = vectors.astype(np.int32)
-        return np.einsum("ij,ij->i", wide, wide, dtype=np.int64).astype(np.float64)
-    wide64 = vectors.astype(np.float64)
-    return np.add.reduce(wide64 * wide64, axis=1)
+        whole: NDArray[np.int64] = np.einsum("ij,ij->i", wide, wide, dtype=np.int64)
+        return whole.astype(np.float64)
+    wide64 = vectors.astype(np.float64, order="C")
+    norms: NDArray[np.float64] = np.add.reduce(wide64 * wide64, axis=1)
+    return norms
 
 
 def normalised(vectors: Array) -> NDArray[np.float32]:
@@ -46,12 +48,15 @@ def pair_distances(left: Array, right: Array, metric: str) -> NDArray[np.float64
     """
     if metric == "hamming":
         return _BITS[np.bitwise_xor(left, right)].sum(axis=1).astype(np.float64)
-    a, b = left.astype(np.float64), right.astype(np.float64)
+    # C order: the order of summation must not depend on how the rows lie in memory.
+    a, b = left.astype(np.float64, order="C"), right.astype(np.float64, order="C")
     if metric == "l2":
         a -= b
-        return np.add.reduce(a * a, axis=1)
-    dot = np.add.reduce(a * b, axis=1)
+        squares: NDArray[np.float64] = np.add.reduce(a * a, axis=1)
+        return squares
+    dot: NDArray[np.float64] = np.add.reduce(a * b, axis=1)
     if metric == "ip":
         return 1.0 - dot
     scale = np.sqrt(np.add.reduce(a * a, axis=1) * np.add.reduce(b * b, axis=1))
-    return 1.0 - np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
+    cosine: NDArray[np.float64] = np.divide(dot, scale, out=np.zeros_like(dot), where=scale > 0)
+    return 1.0 - cosine

@@ -211,7 +211,12 @@ class Pipeline:
             "spec": self.spec.resolved(),
             "fingerprint": content_key([record["key"] for record in stages.records]),
             "threads": stages.job.threads,
-            "counts": {"items": len(flow.items), "ok": ok, "skipped": len(flow.items) - ok, **flow.counts},
+            "counts": {
+                "items": len(flow.items),
+                "ok": ok,
+                "skipped": len(flow.items) - ok,
+                **flow.counts,
+            },
             "stages": {record["name"]: record for record in stages.records},
             "scores": None,
         }
@@ -268,5 +273,3 @@ def _as_yaml(data: dict[str, Any]) -> str:
 
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
     return f"# The spec of this run with every default, seed and path written out.\n{text}"
-
-

@@ -126,7 +126,11 @@ class Registry:
             text += f"; did you mean {near[0]}?"
         elif other:
             text += f"; {name} is a {' and a '.join(other)}"
-        text += f" Installed: {', '.join(names)}." if near or other else f"; installed: {', '.join(names)}"
+        text += (
+            f" Installed: {', '.join(names)}."
+            if near or other
+            else f"; installed: {', '.join(names)}"
+        )
         if self.broken:
             text += f" Broken plugins: {'; '.join(f'{p}: {why}' for p, why in self.broken.items())}"
         return text

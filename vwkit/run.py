@@ -80,7 +80,9 @@ class Run:
         """
         folder = Path(out)
         if not folder.is_dir():
-            raise RunError(f"{folder}: no such run folder; make one with `vwkit run SPEC --out {folder}`")
+            raise RunError(
+                f"{folder}: no such run folder; make one with `vwkit run SPEC --out {folder}`"
+            )
         finish_commit(folder)
         path = folder / MANIFEST
         if not path.is_file():
@@ -276,7 +278,11 @@ class Run:
                 span = slice(int(stream.offsets[row]), int(stream.offsets[row + 1]))  # type: ignore[index]
                 return stream.toarray()[span]
             vectors = self.vectors
-            return vectors.rows(row, row + 1) if isinstance(vectors, Sparse) else vectors[row : row + 1]
+            return (
+                vectors.rows(row, row + 1)
+                if isinstance(vectors, Sparse)
+                else vectors[row : row + 1]
+            )
         if isinstance(query, str) and not Path(query).exists():
             raise DataError(f"{query}: neither an item of this run nor a file")
         found = next(iter(self.featurizer.features([query])))

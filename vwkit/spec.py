@@ -25,7 +25,16 @@ from vwkit.quantizer import Quantizer
 from vwkit.source import Source
 from vwkit.transform import Transform
 
-__all__ = ["FORMAT", "KEYS", "ImagesSource", "RunSettings", "Spec", "Train", "VectorsSource", "compile"]
+__all__ = [
+    "FORMAT",
+    "KEYS",
+    "ImagesSource",
+    "RunSettings",
+    "Spec",
+    "Train",
+    "VectorsSource",
+    "compile",
+]
 
 FORMAT = 1
 KEYS = (
@@ -141,7 +150,7 @@ class Spec:
 
 
 def _plain_fields(value: Any) -> dict[str, Any]:
-    plain = {}
+    plain: dict[str, Any] = {}
     for name, item in vars(value).items():
         if isinstance(item, Backend):
             plain["use"] = {"use": item.name, **item.params()}
@@ -219,7 +228,9 @@ class _Checker:
         if version is None:
             self.problem((), "a spec begins with `vwkit: 1`, the version of the spec language")
         elif type(version) is not int or version < 1:
-            self.problem(("vwkit",), f"must be 1, the version of the spec language; got {version!r}")
+            self.problem(
+                ("vwkit",), f"must be 1, the version of the spec language; got {version!r}"
+            )
         elif version > FORMAT:
             self.problem(
                 ("vwkit",), f"version {version} is newer than this vwkit, which reads 1: update it"
@@ -438,7 +449,9 @@ class _Checker:
             "index": spec.index is not None,
         }
         for i, output in enumerate(spec.output):
-            path: KeyPath = ("output", i) if isinstance(self.source.data["output"], list) else ("output",)
+            path: KeyPath = (
+                ("output", i) if isinstance(self.source.data["output"], list) else ("output",)
+            )
             for need in output.needs:
                 if need in self.source.data:
                     continue
@@ -465,11 +478,21 @@ class _Checker:
         elif spec.featurizer is not None and not spec.featurizer.trainable:
             dim = spec.featurizer.dim
         m = getattr(spec.quantizer, "m", None) if spec.quantizer is not None else None
-        if dim is not None and not spec.transform and "m" in _names(spec.quantizer) and m and dim % m:
-            self.problem(("quantizer", "m"), f"{m} does not divide the {dim} dimensions of the data")
+        if (
+            dim is not None
+            and not spec.transform
+            and "m" in _names(spec.quantizer)
+            and m
+            and dim % m
+        ):
+            self.problem(
+                ("quantizer", "m"), f"{m} does not divide the {dim} dimensions of the data"
+            )
         k = getattr(spec.clusterer, "k", None)
         if rows is not None and isinstance(k, int) and k > rows and "clusterer" not in spec.trains:
-            self.problem(("clusterer", "k"), f"{k} clusters need at least {k} rows; there are {rows}")
+            self.problem(
+                ("clusterer", "k"), f"{k} clusters need at least {k} rows; there are {rows}"
+            )
 
     # Small checks
 
@@ -569,5 +592,3 @@ def bytes_of(value: Any) -> int:
     if match is None or match.group(2).upper() not in _UNITS or float(match.group(1)) <= 0:
         raise ParameterError(f"must be an amount such as 4GB or 512MiB; got {value!r}")
     return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
-
-

@@ -216,5 +216,3 @@ class Stages:
         part = self._ledger.with_suffix(".part")
         part.write_text(json.dumps(self._earlier))
         part.replace(self._ledger)
-
-

@@ -87,7 +87,7 @@ class Features:
 
     Attributes
     ----------
-    vectors : (n, d) array
+    vectors : (n, d) array or Sparse
         Descriptors; n is 1 unless the featurizer is local.
     keypoints : (n, 5) float32 or None
         x, y (pixels of the image as it was given, the first pixel's centre at 0, 0), scale
@@ -96,7 +96,7 @@ class Features:
         Width and height of the image in pixels.
     """
 
-    vectors: Array
+    vectors: Any
     keypoints: NDArray[np.float32] | None = None
     size: tuple[int, int] | None = None
 

@@ -47,11 +47,13 @@ class BagOfWords(Featurizer):
     trainable = True
 
     # The trailing underscore keeps the ability `local` apart; the parameter is called `local`.
-    local_: Nested[Featurizer] = Field(..., "The local featurizer, such as {use: sift}.")
+    local_: Nested[Featurizer] = Field(doc="The local featurizer, such as {use: sift}.")
     vocabulary: Nested[Clusterer | Quantizer] = Field(
-        ..., "A clusterer that makes the words, or the path of a saved vocabulary."
+        doc="A clusterer that makes the words, or the path of a saved vocabulary."
     )
-    weighting: Literal["tf", "tf-idf", "binary"] = Field("tf-idf", "How words are weighted.")
+    weighting: Literal["tf", "tf-idf", "binary"] = Field(
+        default="tf-idf", doc="How words are weighted."
+    )
 
     def __post_init__(self) -> None:
         if not self.local_.local:

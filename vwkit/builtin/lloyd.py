@@ -64,16 +64,18 @@ class Lloyd(Clusterer):
     dtypes = ("uint8", "float32")
     supports_weights = True
 
-    k: Positive = Field(..., "Number of clusters.")
-    iterations: Positive = Field(25, "At most this many updates of the centers.")
+    k: Positive = Field(doc="Number of clusters.")
+    iterations: Positive = Field(default=25, doc="At most this many updates of the centers.")
     tolerance: Annotated[float, annotated_types.Ge(0)] = Field(
-        1e-4, "Stop when the objective improves by less than this share of itself."
+        default=1e-4, doc="Stop when the objective improves by less than this share of itself."
     )
     init: Literal["k-means++", "random"] | Path | np.ndarray[Any, Any] = Field(
-        "k-means++", "How to start: k-means++, random rows, or given centers (array or .npy file)."
+        default="k-means++",
+        doc="How to start: k-means++, random rows, or given centers (array or .npy file).",
     )
     assign: Nested[Index] | None = Field(
-        None, "An index over the centers that assigns the rows; without it assignment is exact."
+        default=None,
+        doc="An index over the centers that assigns the rows; without it assignment is exact.",
     )
 
     @property
@@ -213,9 +215,7 @@ class _Fit:
         arrays = {"scale": self.scale, "weight_scale": self.weight_scale}
         index = self.params.assign
         if index is None:
-            yield from self._map(
-                kernels.assign_and_accumulate, {"centers": self.centers, **arrays}
-            )
+            yield from self._map(kernels.assign_and_accumulate, {"centers": self.centers, **arrays})
             return
         # The library brings its own threads, so the search is not spread over ours.
         index.build(self.centers)

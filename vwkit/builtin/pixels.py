@@ -76,7 +76,7 @@ class Pixels(Featurizer):
     thread_safe = True
 
     space: Literal["rgb", "lab", "oklab"] = Field(
-        "rgb", "Colour space: rgb (uint8), lab (CIELAB, D65) or oklab (float32)."
+        default="rgb", doc="Colour space: rgb (uint8), lab (CIELAB, D65) or oklab (float32)."
     )
 
     @property

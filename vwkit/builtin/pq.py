@@ -43,14 +43,14 @@ class PQ(Quantizer):
     dtypes = ("uint8", "float32")
     deterministic = True
 
-    m: Positive = Field(..., "Codes per vector; it must divide the dimensions.")
+    m: Positive = Field(doc="Codes per vector; it must divide the dimensions.")
     ks: Annotated[int, annotated_types.Ge(2), annotated_types.Le(65_536)] = Field(
-        256, "Codewords per slice; up to 256 a code takes one byte."
+        default=256, doc="Codewords per slice; up to 256 a code takes one byte."
     )
     train_rows: Positive | None = Field(
-        None, "Rows to learn from, drawn at random; 1,000 × ks by default."
+        default=None, doc="Rows to learn from, drawn at random; 1,000 × ks by default."
     )
-    iterations: Positive = Field(25, "At most this many k-means iterations per slice.")
+    iterations: Positive = Field(default=25, doc="At most this many k-means iterations per slice.")
 
     def _fit(self, vectors: Any) -> None:
         stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)

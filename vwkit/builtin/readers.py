@@ -40,7 +40,9 @@ class FileReader(Reader):
 
     deterministic = True
 
-    partial: bool = Field(False, "Accept a file that ends early and use its whole rows.")
+    partial: bool = Field(
+        default=False, doc="Accept a file that ends early and use its whole rows."
+    )
 
     def _read(self, path: Path) -> Stream:
         return open_stream(path, self.format, partial=self.partial)

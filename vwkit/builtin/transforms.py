@@ -85,11 +85,13 @@ class PCA(Transform):
     streams = True
     deterministic = True
 
-    dim: Positive | None = Field(None, "Number of components to keep.")
+    dim: Positive | None = Field(default=None, doc="Number of components to keep.")
     variance: Annotated[float, annotated_types.Gt(0), annotated_types.Le(1)] | None = Field(
-        None, "Share of the variance to keep, instead of a number of components."
+        default=None, doc="Share of the variance to keep, instead of a number of components."
     )
-    whiten: bool = Field(False, "Whether to divide each component by its standard deviation.")
+    whiten: bool = Field(
+        default=False, doc="Whether to divide each component by its standard deviation."
+    )
 
     def __post_init__(self) -> None:
         if self.dim is not None and self.variance is not None:

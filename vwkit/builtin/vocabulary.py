@@ -40,9 +40,10 @@ class Vocabulary(Quantizer):
     streams = True
     dtypes = ("uint8", "float32")
 
-    clusterer: Nested[Clusterer] = Field(..., "What makes the centers, or a fitted one.")
+    clusterer: Nested[Clusterer] = Field(doc="What makes the centers, or a fitted one.")
     lookup: Nested[Index] | None = Field(
-        None, "An index over the centers for the lookup; without it the clusterer's own predict."
+        default=None,
+        doc="An index over the centers for the lookup; without it the clusterer's own predict.",
     )
 
     def __post_init__(self) -> None:
@@ -54,9 +55,7 @@ class Vocabulary(Quantizer):
     @property
     def deterministic(self) -> bool:
         """True when clusterer and lookup are."""
-        return self.clusterer.deterministic and (
-            self.lookup is None or self.lookup.deterministic
-        )
+        return self.clusterer.deterministic and (self.lookup is None or self.lookup.deterministic)
 
     @property
     def codebook(self) -> NDArray[np.float32]:  # type: ignore[override]

@@ -27,8 +27,10 @@ class Groups(Evaluator):
     that of the Oxford protocol.
     """
 
-    groundtruth: Path = Field(..., "The CSV file.")
-    exclude_query: bool = Field(False, "Whether to pass over the query itself where it is found.")
+    groundtruth: Path = Field(doc="The CSV file.")
+    exclude_query: bool = Field(
+        default=False, doc="Whether to pass over the query itself where it is found."
+    )
 
     def _evaluate(self, run: Any) -> dict[str, Any]:
         truth = read_groups(self.groundtruth)

@@ -82,7 +82,9 @@ class TableOutput(Output):
 
     needs = ("images",)
 
-    neighbours: Positive = Field(5, "How many nearest items to list, where there is an index.")
+    neighbours: Positive = Field(
+        default=5, doc="How many nearest items to list, where there is an index."
+    )
 
     def _write(self, run: Any, path: Path) -> None:
         with new_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:

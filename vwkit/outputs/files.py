@@ -46,7 +46,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     RunError
         The folder holds something else, or cannot be written.
     """
-    if path.exists() and not (path.is_dir() and ((path / MARKER).exists() or not any(path.iterdir()))):
+    if path.exists() and not (
+        path.is_dir() and ((path / MARKER).exists() or not any(path.iterdir()))
+    ):
         raise RunError(
             f"{path}: was not made by vwkit and is not overwritten; move it away or name another"
         )

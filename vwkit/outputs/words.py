@@ -29,7 +29,7 @@ class WordsOutput(Output):
 
     needs = ("vocabulary",)
 
-    text: bool = Field(False, "Whether to write one text file per item, too.")
+    text: bool = Field(default=False, doc="Whether to write one text file per item, too.")
 
     def _write(self, run: Run, path: Path) -> None:
         said = run.words

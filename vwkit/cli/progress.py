@@ -1,0 +1,139 @@
+"""Progress: bars with rate and time left on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Protocol
+
+__all__ = ["Reporter", "reporter"]
+
+_LINE_EVERY = 10.0
+
+
+class Reporter(Protocol):
+    """Told of every step of a run."""
+
+    def __call__(
+        self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
+    ) -> None:
+        """Take note of a step."""
+        ...
+
+    def __enter__(self) -> Reporter:
+        """Begin to show."""
+        ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop showing."""
+        ...
+
+
+def reporter(*, quiet: bool = False) -> Reporter:
+    """Return what fits where we run: silence, bars or lines."""
+    if quiet:
+        return _Silence()
+    return _Bars() if sys.stderr.isatty() else _Lines()
+
+
+def _values(values: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:,.6g}" for name, value in values.items())
+
+
+class _Silence:
+    def __call__(
+        self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
+    ) -> None:
+        pass
+
+    def __enter__(self) -> _Silence:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Lines(_Silence):
+    """A line when a stage begins, and one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._start = self._said = time.monotonic()
+
+    def __call__(
+        self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
+    ) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._start, self._said = stage, now, now
+            print(f"{stage} …", file=sys.stderr, flush=True)  # noqa: T201
+            return
+        if now - self._said < _LINE_EVERY or not done:
+            return
+        self._said = now
+        rate = done / max(1e-9, now - self._start)
+        left = f", {(total - done) / rate:,.0f} s left" if total else ""
+        whole = f" of {total:,}" if total else ""
+        print(  # noqa: T201
+            f"{stage}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left} {_values(values)}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+class _Bars(_Silence):
+    """One bar per stage."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]:>18}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}"),
+            console=Console(stderr=True),
+            refresh_per_second=8,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._starts: dict[str, float] = {}
+        self._last: str | None = None
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._finish()
+        self._progress.stop()
+
+    def _finish(self) -> None:
+        if self._last is not None:
+            task = self._tasks[self._last]
+            total = self._progress.tasks[task].total or 1
+            self._progress.update(task, total=total, completed=total)
+
+    def __call__(
+        self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
+    ) -> None:
+        if stage != self._last:
+            self._finish()
+            self._last = stage
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=None, rate="", values="")
+            self._starts[stage] = time.monotonic()
+        seconds = max(1e-9, time.monotonic() - self._starts[stage])
+        rate = f"{done / seconds:,.0f} {unit}/s" if done else ""
+        self._progress.update(
+            self._tasks[stage], completed=done, total=total, rate=rate, values=_values(values)
+        )

@@ -1,0 +1,106 @@
+"""`vwkit run` and `vwkit check`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vwkit.cli.progress import reporter
+
+__all__ = ["check_command", "execute", "run_command", "summary"]
+
+_SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the spec."
+)
+
+
+@click.command("run")
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/<spec's name>].")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@_SET
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run's manifest as JSON.")
+def run_command(
+    spec: Path,
+    out: Path | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run SPEC: a YAML or TOML file.
+
+    An interrupted run (Ctrl-C, a kill, a power cut) is continued with --resume.
+    """
+    from vwkit.pipeline import Pipeline
+
+    pipeline = Pipeline.from_file(spec, overrides)
+    run = execute(pipeline, out or Path("runs") / spec.stem, resume=resume, quiet=quiet)
+    if as_json:
+        click.echo(json.dumps(run.manifest, indent=1))
+    else:
+        summary(run)
+
+
+@click.command("check")
+@click.argument("spec", type=click.Path(path_type=Path))
+@_SET
+def check_command(spec: Path, overrides: tuple[str, ...]) -> None:
+    """Check SPEC without running it; every problem gets a line with its place."""
+    from vwkit.pipeline import Pipeline
+
+    Pipeline.from_file(spec, overrides)
+    click.echo(f"{spec}: fine")
+
+
+def execute(pipeline: Any, out: Path, *, resume: bool = False, quiet: bool = False) -> Any:
+    """Run a pipeline with progress; Ctrl-C and SIGTERM stop it where it can be resumed."""
+    from vwkit.jobs import Job
+
+    settings = pipeline.spec.run
+    stop = threading.Event()
+    with reporter(quiet=quiet) as shown, _stopping(stop):
+        job = Job(threads=settings.threads, memory=settings.memory, progress=shown, stop=stop)
+        return pipeline.run(out, resume=resume, job=job)
+
+
+@contextlib.contextmanager
+def _stopping(stop: threading.Event) -> Iterator[None]:
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():  # asked twice: do not wait for the next safe place
+            raise KeyboardInterrupt
+        stop.set()
+        click.echo("stopping at the next safe place; once more to stop at once", err=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def summary(run: Any) -> None:
+    """Print what a run made and where to look."""
+    counts = run.manifest["counts"]
+    named = [f"{value:,} {name}" for name, value in counts.items() if value or name == "ok"]
+    click.echo(", ".join(named))
+    for name, stage in run.manifest["stages"].items():
+        origin = "" if stage["from"] == "computed" else f" ({stage['from']})"
+        click.echo(f"  {name:<24} {stage['seconds']:>8.1f} s{origin}")
+    for output in run.spec.get("output", []):
+        click.echo(f"{output['write']}: {output['path']}")
+    if run.scores and run.scores.get("mAP") is not None:
+        click.echo(f"mAP {run.scores['mAP']:.3f}")
+    click.echo(f"report: {run.folder / 'report.html'}")

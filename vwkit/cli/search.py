@@ -1,0 +1,112 @@
+"""`vwkit search`, `vwkit evaluate` and `vwkit report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["evaluate_command", "report_command", "search_command"]
+
+
+@click.command("search")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True)
+@click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--html", type=click.Path(path_type=Path), help="Write a picture grid to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def search_command(
+    run: Path, images: tuple[str, ...], k: int, html: Path | None, as_json: bool
+) -> None:
+    """Search RUN by IMAGES: picture files or ids of its items."""
+    from vwkit.outputs.files import new_file
+    from vwkit.run import Run
+
+    opened = Run.open(run)
+    matches = opened.search(list(images), k)
+    rows = list(_rows(images, matches))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            click.echo(row["query"])
+            for one in row["matches"]:
+                click.echo(f"  {one['rank']:>3}  {one['distance']:<12.6g} {one['id']}")
+            if not row["matches"]:
+                click.echo("  nothing found")
+    if html is not None:
+        from vwkit.report.search_page import write_search_page
+
+        with new_file(html) as part:
+            write_search_page(opened, matches, list(images), part)
+        click.echo(f"page: {html}", err=as_json)
+
+
+def _rows(images: tuple[str, ...], matches: Any) -> Any:
+    for i, query in enumerate(images):
+        found = []
+        for rank, (one, distance) in enumerate(zip(matches.ids[i], matches.distances[i], strict=True)):
+            if one < 0:
+                continue
+            item = matches.items[i][rank] if matches.items is not None else None
+            name = item.id if item is not None else str(int(one))
+            found.append({"rank": rank + 1, "id": name, "distance": float(distance)})
+        yield {"query": query, "matches": found}
+
+
+@click.command("evaluate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--protocol", help="Instead of the spec's own, such as groups.")
+@click.option("--groundtruth", type=click.Path(path_type=Path), help="Its ground truth.")
+@click.option("--exclude-query/--include-query", default=None, help="Whether the query counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def evaluate_command(
+    run: Path,
+    protocol: str | None,
+    groundtruth: Path | None,
+    exclude_query: bool | None,
+    as_json: bool,
+) -> None:
+    """Score RUN by its own protocol and ground truth, or by those given."""
+    from vwkit.base import create
+    from vwkit.errors import RunError
+    from vwkit.run import Run
+
+    opened = Run.open(run)
+    params = dict(opened.spec.get("evaluate") or {})
+    name = params.pop("protocol", None)
+    if protocol is not None and protocol != name:
+        name, params = protocol, {}
+    if groundtruth is not None:
+        params["groundtruth"] = groundtruth
+        name = name or "groups"
+    if exclude_query is not None:
+        params["exclude_query"] = exclude_query
+    if name is None:
+        raise RunError(f"{run}: its spec has no evaluate; give --groundtruth FILE")
+    evaluator: Any = create("evaluator", name, **params)
+    scores = evaluator._evaluate(opened)
+    if as_json:
+        click.echo(json.dumps(scores, indent=1))
+        return
+    for query, value in scores["average_precision"].items():
+        click.echo(f"  {'—' if value is None else f'{value:.3f}'}  {query}")
+    shown = "—" if scores["mAP"] is None else f"{scores['mAP']:.3f}"
+    click.echo(f"{scores['queries']} queries\nmAP {shown}")
+
+
+@click.command("report")
+@click.argument("run", type=click.Path(path_type=Path))
+def report_command(run: Path) -> None:
+    """Write RUN's report again and say where it is."""
+    from vwkit.outputs.files import new_file
+    from vwkit.report import write_report
+    from vwkit.run import Run
+
+    opened = Run.open(run)
+    path = opened.folder / "report.html"
+    with new_file(path) as part:
+        write_report(opened, part)
+    click.echo(f"report: {path}")
