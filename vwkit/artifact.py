@@ -1,7 +1,7 @@
 """Saved folders: a manifest with checksums beside plain arrays or one native file.
 
 Nothing in an artifact is trusted before it is checked: the manifest names every file, each inside
-the folder and with its SHA-256, and a native library sees only bytes that passed. A folder is
+the folder and with its SHA-256, and its own; a native library sees only bytes that passed. A folder is
 written beside its place and renamed; an existing one is replaced by one rename of its manifest.
 Nothing that differs between two equal runs (time, host, path) is in it.
 """
@@ -48,18 +48,23 @@ def is_artifact(folder: Path) -> bool:
 
 @dataclass
 class Draft:
-    """An artifact being written: data files go to `folder`, what describes them to `manifest`."""
+    """An artifact being written: data files go to `folder`, what describes them to `manifest`.
+
+    When all is well, `folder` becomes `target`.
+    """
 
     folder: Path
     manifest: dict[str, Any]
+    target: Path
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def array(self, name: str, array: Array) -> None:
         """Add one array as a ``.npy`` file."""
         part = self.folder / f"{name}.part"
-        with part.open("wb") as file:
-            np.save(file, np.asarray(array), allow_pickle=False)
-        final = self._named(part, name, ".npy")
+        with _writing(self.target):
+            with part.open("wb") as file:
+                np.save(file, np.asarray(array), allow_pickle=False)
+            final = self._named(part, name, ".npy")
         self.manifest.setdefault("arrays", {})[name] = final
 
     def growing(self, name: str, dim: int | None, dtype: Any) -> Growing:
@@ -69,17 +74,18 @@ class Draft:
     def native(self, save: Callable[[Path], None]) -> None:
         """Let a library write its own files into an empty folder."""
         part = self.folder / "native.part"
-        part.mkdir()
-        save(part)
-        inside = sorted(path for path in part.rglob("*") if path.is_file())
-        digest = hashlib.sha256()
-        sums = {}
-        for path in inside:
-            relative = path.relative_to(part).as_posix()
-            sums[relative] = {"sha256": _synced(path), "bytes": path.stat().st_size}
-            digest.update(f"{relative} {sums[relative]['sha256']}\n".encode())
-        name = f"native-{digest.hexdigest()[:16]}"
-        part.rename(self.folder / name)
+        with _writing(self.target):
+            part.mkdir()
+            save(part)
+            inside = sorted(path for path in part.rglob("*") if path.is_file())
+            digest = hashlib.sha256()
+            sums = {}
+            for path in inside:
+                relative = path.relative_to(part).as_posix()
+                sums[relative] = {"sha256": _synced(path), "bytes": path.stat().st_size}
+                digest.update(f"{relative} {sums[relative]['sha256']}\n".encode())
+            name = f"native-{digest.hexdigest()[:16]}"
+            part.rename(self.folder / name)
         self.files.update({f"{name}/{relative}": entry for relative, entry in sums.items()})
         self.manifest["native"] = name
 
@@ -87,9 +93,10 @@ class Draft:
         """Add another artifact as a subfolder."""
         part = self.folder / f"{name}.part"
         save(part)
-        digest = file_sha256(part / MANIFEST)
-        final = f"{name}-{digest[:16]}"
-        part.rename(self.folder / final)
+        with _writing(self.target):
+            digest = file_sha256(part / MANIFEST)
+            final = f"{name}-{digest[:16]}"
+            part.rename(self.folder / final)
         children = self.manifest.setdefault("children", {})
         children[name] = {"folder": final, "sha256": digest}
 
@@ -155,29 +162,48 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
         `folder` holds something else, or its parent cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ArtifactError(f"{folder}: a file is in the way of the folder to write")
-    if folder.is_dir() and not is_artifact(folder) and any(folder.iterdir()):
-        raise ArtifactError(
-            f"{folder}: the folder holds files that are not a vwkit artifact; "
-            "nothing was overwritten, name another folder"
-        )
-    try:
+    with _writing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise ArtifactError(f"{folder}: a file is in the way of the folder to write")
+        if folder.is_dir() and not is_artifact(folder) and any(folder.iterdir()):
+            raise ArtifactError(
+                f"{folder}: the folder holds files that are not a vwkit artifact; "
+                "nothing was overwritten, name another folder"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
-    except OSError as error:
-        raise ArtifactError(f"{folder}: cannot be written: {error.strerror}") from None
     try:
-        part.chmod(0o777 & ~_umask())
-        draft = Draft(part, {"format": FORMAT, **manifest})
+        draft = Draft(part, {"format": FORMAT, **manifest}, folder)
         yield draft
-        draft.manifest["files"] = dict(sorted(draft.files.items()))
-        text = json.dumps(draft.manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        (part / MANIFEST).write_text(text, encoding="utf-8")
-        _synced(part / MANIFEST)
-        _commit(part, folder)
+        with _writing(folder):
+            part.chmod(0o777 & ~_umask())
+            draft.manifest["files"] = dict(sorted(draft.files.items()))
+            plain = json.loads(json.dumps(draft.manifest))  # as it will be read
+            plain["sha256"] = _own_sha256(plain)
+            (part / MANIFEST).write_text(_text(plain), encoding="utf-8")
+            _synced(part / MANIFEST)
+            _commit(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn what the system says (no space, no permission, …) into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+
+
+def _own_sha256(manifest: dict[str, Any]) -> str:
+    """Hash the manifest itself, without the entry that holds the result."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(_text(rest).encode()).hexdigest()
 
 
 def _commit(part: Path, folder: Path) -> None:
@@ -188,13 +214,15 @@ def _commit(part: Path, folder: Path) -> None:
         _sync_folder(folder.parent)
         return
     # Names carry the hash of the content: what the old manifest names stays what it was.
-    for path in sorted(part.iterdir()):
-        if path.name != MANIFEST:
-            _move(path, folder / path.name)
-    _sync_folder(folder)
-    (part / MANIFEST).replace(folder / MANIFEST)
-    _sync_folder(folder)
-    _remove_stale(folder, older_than=0)
+    try:
+        for path in sorted(part.iterdir()):
+            if path.name != MANIFEST:
+                _move(path, folder / path.name)
+        _sync_folder(folder)
+        (part / MANIFEST).replace(folder / MANIFEST)
+        _sync_folder(folder)
+    finally:
+        _remove_stale(folder, older_than=0)  # of the old one, or of this one if it failed
 
 
 def _move(source: Path, target: Path) -> None:
@@ -262,12 +290,12 @@ class Artifact:
 
     def _array(self, name: str) -> Array:
         path = self.folder / name
-        mode: Any = "r" if path.stat().st_size >= _MAPPED_FROM else None
         try:
-            array: Array = np.load(path, mmap_mode=mode, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            # A map is checked against the file's size: a header may claim any shape.
+            array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # whatever a made-up header leads to
             raise ArtifactError(f"{path}: not a readable array: {error}") from None
-        return array
+        return array if array.nbytes >= _MAPPED_FROM else np.array(array, order="K")
 
     @property
     def native(self) -> Path | None:
@@ -290,6 +318,13 @@ def open_artifact(folder: str | Path) -> Artifact:
         There is none, it is of a newer vwkit, or a file is missing, truncated or changed.
     """
     folder = Path(folder)
+    try:
+        return _open(folder)
+    except (OSError, ValueError) as error:  # ValueError: a name that no system would take
+        raise ArtifactError(f"{folder}: cannot be read: {error}") from None
+
+
+def _open(folder: Path) -> Artifact:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder; an artifact is a folder with {MANIFEST}")
     manifest = _read_manifest(folder)
@@ -318,7 +353,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         if path.is_symlink() or path.stat().st_size > _MANIFEST_LIMIT:
             raise ArtifactError(f"{path}: not a manifest of vwkit")
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        manifest = json.loads(text)
     except FileNotFoundError:
         raise ArtifactError(
             f"{folder}: no {MANIFEST} in it, so it is not something that vwkit saved"
@@ -327,15 +363,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise ArtifactError(f"{path}: not valid JSON; damaged, make it again") from None
-    _check_manifest(path, manifest)
+    _check_manifest(path, manifest, text)
     checked: dict[str, Any] = manifest
     return checked
 
 
-def _check_manifest(path: Path, manifest: Any) -> None:
+def _check_manifest(path: Path, manifest: Any, text: str) -> None:
     def need(fine: bool) -> None:
         if not fine:
-            raise ArtifactError(f"{path}: not a manifest of vwkit, or damaged")
+            raise ArtifactError(f"{path}: not a manifest of vwkit, or damaged; make it again")
 
     need(isinstance(manifest, dict) and type(manifest.get("format")) is int)
     if manifest["format"] > FORMAT:
@@ -343,6 +379,8 @@ def _check_manifest(path: Path, manifest: Any) -> None:
             f"{path}: format {manifest['format']}, made by a newer vwkit; "
             f"this one reads up to format {FORMAT}: update vwkit"
         )
+    # Equal text too: a changed byte need not change what it means.
+    need(manifest.get("sha256") == _own_sha256(manifest) and text == _text(manifest))
     need(isinstance(manifest.get("files"), dict))
     for entry in manifest["files"].values():
         need(isinstance(entry, dict) and type(entry.get("bytes")) is int)

@@ -181,11 +181,18 @@ def _relaxed(annotation: Any) -> Any:
     if annotation is Path:
         return Annotated[Path, pydantic.Strict(False)]
     origin = typing.get_origin(annotation)
+    if annotation is np.ndarray or origin is np.ndarray:
+        return Annotated[annotation, pydantic.BeforeValidator(_from_lists)]
     if origin in (tuple, frozenset, set):
         return Annotated[annotation, pydantic.Strict(False)]
     if _is_union(annotation):
         return Union[tuple(_relaxed(part) for part in typing.get_args(annotation))]  # noqa: UP007
     return annotation
+
+
+def _from_lists(value: Any) -> Any:
+    """Take the nested lists of a spec for an array."""
+    return np.array(value) if isinstance(value, (list, tuple)) else value
 
 
 _ABILITIES = frozenset(
@@ -374,8 +381,11 @@ class Backend:
         late : bool
             Whether to include those that do not change what is fitted.
         """
+        return self._plain_params(late)
+
+    def _plain_params(self, late: bool = True, arrays: bool = True) -> dict[str, Any]:
         return {
-            name: _as_plain_data(getattr(self, one.attribute), late)
+            name: _as_plain_data(getattr(self, one.attribute), late, arrays)
             for name, one in self.parameters().items()
             if late or not one.late
         }
@@ -498,7 +508,7 @@ class Backend:
         manifest: dict[str, Any] = {
             "role": self.role,
             "name": self.name,
-            "params": self.params(),
+            "params": self._plain_params(arrays=False),
             "package": {
                 "name": entry.package if entry else type(self).__module__.split(".")[0],
                 "version": entry.version if entry else "0",
@@ -511,6 +521,10 @@ class Backend:
             "core": plain,
         }
         with write_artifact(folder, manifest) as draft:
+            for name, parameter in self.parameters().items():
+                value = getattr(self, parameter.attribute)
+                if isinstance(value, np.ndarray):
+                    draft.array(f"param.{name}", value)
             for name, array in core_arrays.items():
                 draft.array(f"core.{name}", array)
             if self._fitted:
@@ -526,14 +540,18 @@ class Backend:
     @classmethod
     def _open(cls, artifact: Artifact) -> Self:
         manifest = artifact.manifest
-        params = dict(manifest["params"])
-        for name, parameter in cls.parameters().items():
-            child = artifact.child(name) if parameter.nested else None
-            if child is not None:
-                params[name] = load(child)
-        self = cls(**params)
         arrays = artifact.arrays()
-        core = {name[5:]: array for name, array in arrays.items() if name.startswith("core.")}
+        params = {**manifest["params"], **_pop(arrays, "param.")}
+        core = _pop(arrays, "core.")
+        kept = {}
+        for name in manifest.get("children", {}):
+            child = load(cast("Path", artifact.child(name)))
+            if name in cls.parameters():
+                params[name] = child
+            else:
+                kept[f"_{name}"] = child
+        self = cls(**params)
+        vars(self).update(kept)
         identity = manifest.get("identity") or {}
         self._dim, self._kind = identity.get("dim"), identity.get("kind")
         self._restore_core(manifest.get("core") or {}, core)
@@ -542,7 +560,7 @@ class Backend:
             if native is not None:
                 self._load(native)
             else:
-                self._restore({k: v for k, v in arrays.items() if not k.startswith("core.")})
+                self._restore(arrays)
             self._fitted = True
         return self
 
@@ -633,19 +651,25 @@ def _shown(value: Any) -> str:
     return f"array{value.shape}" if isinstance(value, np.ndarray) else repr(value)
 
 
-def _as_plain_data(value: Any, late: bool) -> Any:
+def _pop(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
+    names = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays.pop(name) for name in names}
+
+
+def _as_plain_data(value: Any, late: bool, arrays: bool) -> Any:
+    """Turn a parameter into what JSON can hold; arrays, which may be large, only if asked for."""
     if isinstance(value, Backend):
-        return {"use": value.name, **value.params(late)}
+        return {"use": value.name, **value._plain_params(late, arrays)}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, (frozenset, set)):
-        return sorted(_as_plain_data(item, late) for item in value)
+        return sorted(_as_plain_data(item, late, arrays) for item in value)
     if isinstance(value, (list, tuple)):
-        return [_as_plain_data(item, late) for item in value]
+        return [_as_plain_data(item, late, arrays) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _as_plain_data(item, late) for key, item in value.items()}
+        return {str(key): _as_plain_data(item, late, arrays) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return value.tolist() if arrays else None
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise BackendError(f"a parameter of type {type(value).__name__} cannot be saved")
@@ -660,6 +684,9 @@ def _parameter_error(cls: type[Backend], error: pydantic.ValidationError) -> Par
             path = (path[0].removesuffix("_"), *path[1:])
         if detail["type"] == "nested":
             problems += [p.under(path[0]) for p in detail["ctx"]["problems"]]
+        elif isinstance(detail.get("ctx", {}).get("error"), VwkitError):  # of __post_init__
+            own = detail["ctx"]["error"]
+            problems += getattr(own, "problems", ()) or [Problem((), str(own))]
         elif detail["type"] == "unexpected_keyword_argument":
             problems.append(Problem(path, _unknown_parameter(cls, str(path[0]), known)))
         elif detail["type"] in ("missing_keyword_only_argument", "missing_argument", "missing"):
@@ -667,7 +694,7 @@ def _parameter_error(cls: type[Backend], error: pydantic.ValidationError) -> Par
         else:
             problems.append(Problem(path[:1], _wrong_value(detail)))
     merged = _merged(problems)
-    text = "; ".join(f"{cls.name}.{problem}" for problem in merged)
+    text = "; ".join(f"{cls.name}.{one}" if one.path else str(one) for one in merged)
     return ParameterError(text, merged)
 
 

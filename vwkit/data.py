@@ -34,8 +34,12 @@ def as_data(data: Any, what: str = "vectors") -> Data:
             f"{what}: a generator can be read only once, and fitting reads the data many times; "
             "wrap a function that makes it in vwkit.Stream, or pass an array"
         )
+    if hasattr(data, "tocsr"):
+        raise DataError(f"{what}: a SciPy sparse matrix; pass vwkit.Sparse.from_scipy(it)")
+    if np.ma.isMaskedArray(data) and np.ma.getmaskarray(data).any():
+        raise DataError(f"{what}: a masked array with masked entries; fill or drop them first")
     try:
-        array = np.asanyarray(data)
+        array: Array = data if type(data) is np.memmap else np.asarray(data)
     except (ValueError, TypeError) as error:
         raise DataError(f"{what}: cannot be read as an array: {error}") from None
     if array.ndim != 2:
@@ -113,6 +117,9 @@ def prepare(
         target = _target(data.dtype, dtypes)
         if streams:
             prepared = _checked_stream(data, target, what)
+            if prepared.array is not None and not empty:
+                # A fit may read the array itself, past the checks of each chunk.
+                _check_finite(prepared.array, what, 0)
         elif data.array is not None:
             prepared = _converted(data.array, target, what)
         else:
@@ -127,13 +134,13 @@ def prepare(
 def _target(dtype: np.dtype[Any], dtypes: tuple[str, ...]) -> np.dtype[Any]:
     """Choose the backend's dtype for data of another: itself, else a float, else its first."""
     if dtype.name in dtypes:
-        return dtype
+        return dtype.newbyteorder("=")
     floats = [name for name in dtypes if np.dtype(name).kind == "f"]
     return np.dtype((floats or list(dtypes))[0])
 
 
 def _converted(array: Array, target: np.dtype[Any], what: str) -> Array:
-    if array.dtype == target and array.dtype.isnative and array.flags.c_contiguous:
+    if _fits(array, target):
         _check_finite(array, what, 0)
         return array
     out = np.empty(array.shape, target)
@@ -143,6 +150,10 @@ def _converted(array: Array, target: np.dtype[Any], what: str) -> Array:
     return out
 
 
+def _fits(array: Array, target: np.dtype[Any]) -> bool:
+    return array.dtype == target and array.flags.c_contiguous and array.flags.aligned
+
+
 def _checked_stream(stream: Stream, target: np.dtype[Any], what: str) -> Stream:
     def chunks() -> Iterator[Array]:
         start = 0
@@ -150,23 +161,29 @@ def _checked_stream(stream: Stream, target: np.dtype[Any], what: str) -> Stream:
             yield _cast(chunk, target, what, start)
             start += len(chunk)
 
-    array = stream.array if stream.array is not None and stream.dtype == target else None
-    if array is not None and not array.flags.c_contiguous:
-        array = None
-    return stream._derived(chunks, stream.dim, target, array=array)
+    array = stream.array if stream.array is not None and _fits(stream.array, target) else None
+    checked = stream._derived(chunks, stream.dim, target, array=array)
+    if stream.array is not None or stream._random is not None:
+        checked._random = lambda rows: _cast(stream.take(rows), target, what, rows)
+    return checked
 
 
 def _gathered(stream: Stream, target: np.dtype[Any], what: str) -> Array:
     out = np.empty((stream.count(), stream.dim), target)
     start = 0
     for chunk in stream:
-        out[start : start + len(chunk)] = _cast(chunk, target, what, start)
+        # A stream that brings more than it promised is refused by its own last check.
+        room = out[start : start + len(chunk)]
+        room[:] = _cast(chunk, target, what, start)[: len(room)]
         start += len(chunk)
     return out
 
 
-def _cast(chunk: Array, target: np.dtype[Any], what: str, start: int) -> Array:
-    """Convert one chunk, refusing values that would silently change."""
+def _cast(chunk: Array, target: np.dtype[Any], what: str, start: int | Array) -> Array:
+    """Convert one chunk, refusing values that would silently change.
+
+    `start` is the first row's number, or the numbers of all rows, for messages.
+    """
     if chunk.dtype == target:
         _check_finite(chunk, what, start)
         return np.ascontiguousarray(chunk)
@@ -186,15 +203,16 @@ def _cast(chunk: Array, target: np.dtype[Any], what: str, start: int) -> Array:
     return chunk.astype(target, order="C")
 
 
-def _refuse(wrong: NDArray[np.bool_], chunk: Array, what: str, start: int, why: str) -> None:
+def _refuse(
+    wrong: NDArray[np.bool_], chunk: Array, what: str, start: int | Array, why: str
+) -> None:
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise DataError(
-            f"{what}: row {start + int(row)}, column {int(column)} is {chunk[row, column]}, {why}"
-        )
+        named = start + int(row) if isinstance(start, int) else int(start[row])
+        raise DataError(f"{what}: row {named}, column {int(column)} is {chunk[row, column]}, {why}")
 
 
-def _check_finite(array: Array, what: str, start: int) -> None:
+def _check_finite(array: Array, what: str, start: int | Array) -> None:
     """Raise at the first NaN or infinity. A sum finds them at the speed of memory."""
     if array.dtype.kind != "f":
         return
@@ -206,7 +224,8 @@ def _check_finite(array: Array, what: str, start: int) -> None:
         # A finite sum proves finite values; the converse fails on overflow, hence the exact look.
         if not math.isfinite(total):
             wrong = ~np.isfinite(block)
-            _refuse(wrong, block, what, start + first, "not a finite number")
+            here = start + first if isinstance(start, int) else start[first:last]
+            _refuse(wrong, block, what, here, "not a finite number")
 
 
 def as_weights(weights: Any, rows: int) -> NDArray[np.float64] | None:
@@ -218,7 +237,10 @@ def as_weights(weights: Any, rows: int) -> NDArray[np.float64] | None:
     """
     if weights is None:
         return None
-    array = np.ascontiguousarray(weights, np.float64)
+    try:
+        array = np.ascontiguousarray(weights, np.float64)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"weights: cannot be read as numbers: {error}") from None
     if array.shape != (rows,):
         raise ShapeError(f"weights: one number per row, shape ({rows},), got {array.shape}")
     wrong = ~np.isfinite(array) | (array < 0)

@@ -132,6 +132,12 @@ class ParameterError(VwkitError, ValueError):
         super().__init__(message)
         self.problems = tuple(problems)
 
+    @classmethod
+    def of(cls, parameter: str, message: str) -> ParameterError:
+        """Return the error of one parameter, for a backend's own checks."""
+        problem = Problem((parameter,), message)
+        return cls(str(problem), [problem])
+
 
 class UnknownNameError(ParameterError):
     """No backend of that role has that name; the text suggests the nearest or what to install."""

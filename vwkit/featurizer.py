@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import threading
 from collections import deque
@@ -166,8 +167,12 @@ class Featurizer(Backend):
                 f"{self.name}._extract must return a list of {len(images)} Features, one per image"
             )
         for one, image in zip(found, images, strict=True):
+            if not isinstance(one, Features):
+                raise BackendError(
+                    f"{self.name}._extract must return Features; got {type(one).__name__}"
+                )
             vectors = one.vectors
-            shape = getattr(vectors, "shape", ())
+            shape: tuple[int, ...] = getattr(vectors, "shape", ())
             if len(shape) != 2 or shape[1] != self.dim or (not self.local and shape[0] != 1):
                 rows = "n" if self.local else "1"
                 raise BackendError(
@@ -217,6 +222,8 @@ def _listed(images: Any) -> Any:
         raise DataError(
             f"images: a list of images is needed; for one image pass [{type(images).__name__}]"
         )
+    if not isinstance(images, Iterable):
+        raise DataError(f"images: a list of images is needed; got {type(images).__name__}")
     return images if isinstance(images, Iterator) else list(images)
 
 
@@ -232,7 +239,8 @@ def _ahead(work: Any, batches: Iterable[Any], threads: int) -> Iterator[Any]:
     with ThreadPoolExecutor(threads, "vwkit-images") as pool:
         try:
             for batch in batches:
-                waiting.append(pool.submit(work, batch))
+                # With the current job, which belongs to the context.
+                waiting.append(pool.submit(contextvars.copy_context().run, work, batch))
                 if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:

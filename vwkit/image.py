@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", "
 MAX_PIXELS = 1 << 28
 
 # Decoders that only read pixels. Others (PostScript, say) run programs and are never tried.
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 
 
 class Image:
@@ -124,41 +127,74 @@ def _open_file(path: Path, max_pixels: int) -> Image:
     import PIL.Image
 
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata and of large pictures; size is checked below.
-            warnings.simplefilter("ignore")
-            with PIL.Image.open(path, formats=_FORMATS) as opened:
-                return Image(_from_pil(opened, str(path), max_pixels), str(path))
+        with _quiet_pillow():
+            opened = PIL.Image.open(path, formats=_FORMATS)
+        with opened:
+            return Image(_from_pil(opened, str(path), max_pixels), str(path))
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except PIL.UnidentifiedImageError:
         raise ImageError(f"{path}: not an image in a format that is read here") from None
     except PIL.Image.DecompressionBombError:
-        raise ImageError(f"{path}: more than {max_pixels:,} pixels; refused") from None
-    except MemoryError:
-        raise ImageError(f"{path}: does not fit in memory") from None
+        raise ImageError(f"{path}: far too many pixels; refused") from None
     except Exception as error:
-        if isinstance(error, ImageError):
-            raise
-        # Decoders raise whatever they like on damaged files.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: cannot be decoded: {reason}") from None
+        raise ImageError(_undecodable(path, error)) from None
 
 
 def _from_pil(image: Any, source: str, max_pixels: int) -> Array:
-    import PIL.ImageOps
-
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{source}: {width} × {height} pixels, more than {max_pixels:,}; refused")
-    upright = PIL.ImageOps.exif_transpose(image)
+    try:
+        return _decoded(image, source)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(f"{source}: does not fit in memory") from None
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        raise ImageError(_undecodable(source, error)) from None
+
+
+def _decoded(image: Any, source: str) -> Array:
+    import PIL.ImageOps
+
+    image.load()
+    upright = image
+    with _quiet_pillow(), contextlib.suppress(Exception):  # damaged EXIF costs only the turning
+        upright = PIL.ImageOps.exif_transpose(image)
     mode = upright.mode
-    if mode.startswith("I") or mode == "F":
+    if mode.startswith("I"):
+        deep = np.asarray(upright)
+        if deep.min() >= 0 and deep.max() <= 65535:
+            deep = deep.astype(np.uint16)
+        return _from_array(deep, source)
+    if mode == "F":
         return _from_array(np.asarray(upright), source)
     transparent = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info
     if mode in ("1", "L") and not transparent:
         return np.array(upright.convert("L"))
     return np.array(upright.convert("RGBA" if transparent else "RGB"))
+
+
+def _undecodable(source: Path | str, error: Exception) -> str:
+    return f"{source}: cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+_filters = threading.Lock()
+
+
+@contextlib.contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Silence Pillow's warnings of odd metadata.
+
+    Warning filters belong to all threads: two threads that change and restore them at once would
+    leave them changed for good.
+    """
+    with _filters, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def _from_array(array: Array, source: str) -> Array:
@@ -171,9 +207,7 @@ def _from_array(array: Array, source: str) -> Array:
         return np.ascontiguousarray(array)
     if array.dtype == np.bool_:
         return np.ascontiguousarray(array.astype(np.uint8) * np.uint8(255))
-    if array.dtype == np.uint16 or (
-        array.dtype.kind == "i" and array.min() >= 0 and array.max() <= 65535
-    ):
+    if array.dtype.kind == "u" and array.itemsize == 2:  # in either byte order
         # 65535 / 255 is 257: the nearest 8-bit value of a 16-bit one.
         return np.ascontiguousarray(((array.astype(np.uint32) + 128) // 257).astype(np.uint8))
     raise ImageError(f"{source}: pixels must be uint8 or uint16; got {array.dtype}")

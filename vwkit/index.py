@@ -253,9 +253,10 @@ class Index(Backend):
                 f"{self.name}._search({count} queries, k={wanted}) must return integer rows and "
                 f"distances of shape ({count}, at most {wanted}); got {shapes[0]} and {shapes[1]}"
             )
-        if rows.size and (rows.max() >= self._held_ids.total or rows.min() < -1):
+        wrong = rows[(rows >= self._held_ids.total) | (rows < -1)]
+        if wrong.size:
             raise BackendError(
-                f"{self.name}._search returned row {int(rows.max())}, but the index has the rows "
+                f"{self.name}._search returned row {int(wrong[0])}, but the index has the rows "
                 f"0…{self._held_ids.total - 1}"
             )
 
@@ -298,10 +299,8 @@ class Index(Backend):
     def _restore_core(self, plain: dict[str, Any], arrays: dict[str, Array]) -> None:
         if "rows" not in plain:
             return
-        table = _Ids(int(plain["rows"]), arrays.get("ids"))
-        if "dead" in arrays:
-            table = table.without(np.asarray(arrays["dead"], np.int64))
-        self._ids = table
+        dead = np.asarray(arrays["dead"], np.int64) if "dead" in arrays else None
+        self._ids = _Ids(int(plain["rows"]), arrays.get("ids"), dead)
 
 
 class _Ids:
@@ -329,11 +328,9 @@ class _Ids:
 
     def rows(self, ids: Any) -> NDArray[np.int64]:
         """Return the living rows of some ids, sorted; refuse an id that is not held."""
-        wanted = np.unique(np.atleast_1d(np.asarray(ids)))
-        if wanted.dtype.kind not in "iu" and wanted.size:
-            raise DataError(f"ids must be whole numbers; got {wanted.dtype}")
-        wanted = wanted.astype(np.int64)
-        rows, found = self._lookup(wanted)
+        wanted = np.unique(_whole(np.atleast_1d(_as_array(ids))))
+        rows, found = self._lookup(wanted.astype(np.int64))
+        found &= wanted <= _LARGEST  # uint64 may have wrapped round
         if not found.all():
             raise DataError(f"id {int(wanted[~found][0])} is not in the index")
         return np.sort(rows)
@@ -349,6 +346,8 @@ class _Ids:
         held = np.arange(self.total) if self.ids is None else np.asarray(self.ids)
         if ids is None:
             first = max(int(held.max()) + 1, self.total)
+            if first + count > _LARGEST:
+                raise DataError(f"no ids are left above {first - 1}; pass ids")
             more = np.arange(first, first + count, dtype=np.int64)
         else:
             more = _checked_ids(ids, count)
@@ -374,12 +373,14 @@ class _Ids:
             if self.dead is not None:
                 found &= ~np.isin(wanted, self.dead)
             return rows, found
-        living = np.arange(self.total)
-        if self.dead is not None:
-            living = np.delete(living, self.dead)
-        order = living[np.argsort(self.ids[living], kind="stable")]
-        places = np.searchsorted(self.ids[order], wanted)
-        rows = order[np.minimum(places, len(order) - 1)]
+        if self._order is None:
+            living = np.arange(self.total)
+            if self.dead is not None:
+                living = np.delete(living, self.dead)
+            self._order = living[np.argsort(self.ids[living], kind="stable")]
+        # Not `sorter=`: that one refuses an order that leaves removed rows out.
+        places = np.searchsorted(self.ids[self._order], wanted)
+        rows = self._order[np.minimum(places, len(self._order) - 1)]
         return rows, self.ids[rows] == wanted
 
     def _refuse_repeats(self) -> None:
@@ -389,12 +390,28 @@ class _Ids:
             raise DataError(f"ids must be unique; {int(repeats[0])} is given more than once")
 
 
+_LARGEST = int(np.iinfo(np.int64).max)
+
+
+def _as_array(ids: Any) -> Array:
+    try:
+        array: Array = np.asarray(ids)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"ids: cannot be read as an array: {error}") from None
+    return array
+
+
+def _whole(array: Array) -> Array:
+    if array.size and array.dtype.kind not in "iu":
+        raise DataError(f"ids must be whole numbers; got dtype {array.dtype}")
+    return array if array.size else array.astype(np.int64)
+
+
 def _checked_ids(ids: Any, count: int) -> NDArray[np.int64]:
-    array = np.asarray(ids)
+    array = _as_array(ids)
     if array.shape != (count,):
         raise ShapeError(f"ids: one per vector, shape ({count},); got {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise DataError(f"ids must be whole numbers; got dtype {array.dtype}")
-    if count and (int(array.min()) < 0 or int(array.max()) > np.iinfo(np.int64).max):
-        raise DataError(f"ids must be from 0 to 2^63 − 1; got {int(array.min())}")
+    low, high = (int(_whole(array).min()), int(array.max())) if count else (0, 0)
+    if low < 0 or high > _LARGEST:
+        raise DataError(f"ids must be from 0 to 2^63 − 1; got {low if low < 0 else high}")
     return array.astype(np.int64)

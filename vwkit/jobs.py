@@ -256,16 +256,20 @@ class Job:
         self._free_from = end + _CHECKPOINT_SHARE * (end - now)
 
     def resume(self) -> tuple[int, dict[str, Array]] | None:
-        """Return the last whole checkpoint as ``(step, arrays)``, or None."""
+        """Return the last whole checkpoint as ``(step, arrays)``, or None; drop damaged ones."""
         if not self.resumable:
+            self.forget()  # or the new run's checkpoints would be taken for older ones
             return None
         for path in reversed(self._checkpoints()):
             try:
-                with np.load(path, allow_pickle=False) as saved:
-                    # The archive's own CRC covers every array as it is read.
-                    return int(path.stem[5:]), {name: saved[name] for name in saved.files}
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-                path.unlink(missing_ok=True)
+                with zipfile.ZipFile(path) as archive:
+                    whole = archive.testzip() is None  # the CRC of all that it holds
+                if whole:
+                    with np.load(path, allow_pickle=False) as saved:
+                        return int(path.stem[5:]), {name: saved[name] for name in saved.files}
+            except Exception:  # whatever a damaged archive leads to
+                whole = False
+            path.unlink(missing_ok=True)
         return None
 
     def forget(self) -> None:

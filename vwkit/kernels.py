@@ -26,7 +26,9 @@ from vwkit.types import Array
 
 __all__ = [
     "Partial",
+    "accumulate",
     "assign_and_accumulate",
+    "exact_sum",
     "farthest_rows",
     "fixed_point_scale",
     "nearest_rows",
@@ -257,6 +259,21 @@ def _bin(place: NDArray[np.int64], values: NDArray[np.int64], size: int) -> NDAr
     return (upper.astype(np.int64) << 31) + lower.astype(np.int64)
 
 
+def exact_sum(values: NDArray[np.float64]) -> int:
+    """Return the exact sum of numbers ≥ 0, as a whole multiple of 2^-1126.
+
+    So it is the same in any order and can be added on.
+    """
+    mantissa, exponent = np.frexp(values)
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    total = 0
+    for e in np.unique(exponent):
+        part = whole[exponent == e]
+        # In two halves, whose sums int64 holds for 2^36 rows.
+        total += ((int((part >> 26).sum()) << 26) + int((part & 0x3FFFFFF).sum())) << (int(e) + 1073)
+    return total
+
+
 def row_distances(chunk: Array, labels: Array, *, centers: Array) -> NDArray[np.float64]:
     """Return the squared distance of each row to its own center, (n,) float64."""
     out = np.empty(len(chunk))
@@ -274,7 +291,7 @@ def farthest_rows(
     Farthest first, the lowest row on ties.
     """
     distances = row_distances(chunk, labels, centers=centers)
-    order = np.lexsort((np.arange(len(chunk)), -distances))[:count]
+    order = np.argsort(-distances, kind="stable")[:count]
     return distances[order], order
 
 

@@ -177,8 +177,9 @@ class Pipeline:
                 (following / "spec.yaml").write_text(_as_yaml(self.spec.resolved()))
                 run = Run(following, manifest)
                 if spec.evaluate is not None:
-                    work.within("evaluate").progress(0, None, "")
-                    manifest["scores"] = spec.evaluate._evaluate(run)
+                    with use_job(work.within("evaluate")) as scoring:
+                        scoring.progress(0, None, "queries")
+                        manifest["scores"] = spec.evaluate._evaluate(run)
                 manifest["seconds"] = round(time.monotonic() - started, 3)
                 manifest["peak_memory"] = max(
                     [meter.restart(), *(record["peak_memory"] for record in stages.records)]

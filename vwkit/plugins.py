@@ -9,11 +9,12 @@ import contextlib
 import difflib
 import importlib.metadata
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pluggy
 
@@ -94,6 +95,8 @@ class Registry:
         PluginError
             Two packages offer it, or its library is not installed.
         """
+        if not isinstance(role, str) or not isinstance(name, str):
+            raise UnknownNameError(f"role and name are text; got {role!r} and {name!r}")
         known = self.entries.get((role, name), [])
         if not known:
             raise UnknownNameError(self._unknown(role, name))
@@ -140,13 +143,32 @@ def unavailable(cls: type[Any]) -> str | None:
     """Return why a class cannot be used on this machine, or None."""
     from importlib.util import find_spec
 
-    missing = [module for module in getattr(cls, "requires", ()) if find_spec(module) is None]
+    def is_missing(module: str) -> bool:
+        try:
+            return find_spec(module) is None
+        except (ImportError, ValueError):  # the package above it is missing or broken
+            return True
+
+    missing = [module for module in getattr(cls, "requires", ()) if is_missing(module)]
     return f"needs {', '.join(missing)}, which is not installed" if missing else None
+
+
+def _normal(package: str) -> str:
+    """Write a distribution's name as package indexes do."""
+    return re.sub(r"[-_.]+", "-", package.strip()).lower()
 
 
 def _blocked() -> frozenset[str]:
     names = os.environ.get("VWKIT_BLOCK", "").split(",")
-    return frozenset(name.strip().lower().replace("_", "-") for name in names if name.strip())
+    return frozenset(_normal(name) for name in names if name.strip())
+
+
+def _origin(point: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """Return the distribution's name and version, as far as its metadata are whole."""
+    name = version = None
+    with contextlib.suppress(Exception):
+        name, version = (point.dist.name, point.dist.version) if point.dist else (None, None)
+    return _normal(name or point.module), version or "0"
 
 
 def discover() -> Registry:
@@ -155,19 +177,27 @@ def discover() -> Registry:
     manager = pluggy.PluginManager("vwkit")
     manager.add_hookspecs(hookspecs)
     for point in importlib.metadata.entry_points(group=GROUP):
-        package = (point.dist.name if point.dist else point.value).lower().replace("_", "-")
-        version = point.dist.version if point.dist else "0"
+        package, version = _origin(point)
         if package in found.blocked:
             continue
         try:
             plugin = point.load()
+            if manager.is_registered(plugin):
+                continue  # two entry points of one module
             manager.register(plugin, name=f"{package}:{point.name}")
-            for implementation in manager.get_hookcallers(plugin) or []:
-                for hook in implementation.get_hookimpls():
-                    if hook.plugin is plugin:
-                        for cls in hook.function():
-                            found.add(cls, package, version)
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's import raises
+            offers = [
+                hook.function
+                for hook in manager.hook.vwkit_backends.get_hookimpls()
+                if hook.plugin is plugin
+            ]
+            if not offers:
+                raise PluginError(
+                    f"{point.value} has no hook vwkit_backends (decorated with @vwkit.hookimpl)"
+                )
+            for offer in offers:
+                for cls in cast("list[type[Any]]", offer()):
+                    found.add(cls, package, version)
+        except (Exception, SystemExit) as error:  # whatever a stranger's import raises
             found.broken[package] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             warnings.warn(
                 f"the plugin {package} cannot be used: {found.broken[package]}",

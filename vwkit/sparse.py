@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,10 +61,17 @@ class Sparse:
     def __post_init__(self) -> None:
         fix = object.__setattr__
         fix(self, "indptr", np.ascontiguousarray(self.indptr, np.int64))
-        fix(self, "indices", np.ascontiguousarray(self.indices, np.int32))
-        fix(self, "data", np.ascontiguousarray(self.data, np.float32))
+        columns = np.asarray(self.indices)
+        if columns.size and columns.dtype.kind not in "iu":
+            raise DataError(f"Sparse indices must be whole numbers; got dtype {columns.dtype}")
+        # Looked at before int32 could wrap them round.
+        if columns.size and not 0 <= int(columns.min()) <= int(columns.max()) < self.shape[1]:
+            raise DataError(f"Sparse indices must be in 0…{self.shape[1] - 1}")
+        fix(self, "indices", np.ascontiguousarray(columns, np.int32))
+        with np.errstate(over="ignore"):  # infinity is refused where it is used
+            fix(self, "data", np.ascontiguousarray(self.data, np.float32))
         fix(self, "shape", (int(self.shape[0]), int(self.shape[1])))
-        n, d = self.shape
+        n = self.shape[0]
         if self.indptr.shape != (n + 1,) or self.indices.shape != self.data.shape:
             raise ShapeError(
                 f"a Sparse of shape {self.shape} needs indptr of {n + 1} entries and equally long "
@@ -78,8 +85,6 @@ class Sparse:
         ):
             raise ShapeError("Sparse indptr must rise from 0 to the number of stored values")
         if len(self.indices):
-            if int(self.indices.min()) < 0 or int(self.indices.max()) >= d:
-                raise DataError(f"Sparse indices must be in 0…{d - 1}")
             falls = np.flatnonzero(self.indices[1:] <= self.indices[:-1]) + 1
             if not np.isin(falls, self.indptr).all():
                 raise DataError("Sparse indices must be sorted and unique within each row")
@@ -143,7 +148,7 @@ class Sparse:
         rows, columns = np.nonzero(dense)
         indptr = np.zeros(dense.shape[0] + 1, np.int64)
         np.cumsum(np.bincount(rows, minlength=dense.shape[0]), out=indptr[1:])
-        values = cast("NDArray[Any]", dense[rows, columns])
+        values: NDArray[Any] = dense[rows, columns]
         return cls(indptr, columns.astype(np.int32), values.astype(np.float32), dense.shape)
 
     @classmethod

@@ -438,7 +438,7 @@ class _Checker:
         self._rule_sizes(spec)
 
     def _rule_outputs(self, spec: Spec) -> None:
-        has_words = spec.clusterer is not None or hasattr(spec.featurizer, "words")
+        has_words = spec.clusterer is not None or hasattr(type(spec.featurizer), "words")
         if any(slot in self.source.data and getattr(spec, slot) is None for slot in _MAKERS):
             has_words = True  # a slot that failed has its own problem; do not guess at others
         offered = {
@@ -475,8 +475,8 @@ class _Checker:
                 rows = min(rows, spec.vectors.limit)
             if rows is not None and spec.vectors.sample is not None:
                 rows = min(rows, spec.vectors.sample)
-        elif spec.featurizer is not None and not spec.featurizer.trainable:
-            dim = spec.featurizer.dim
+        elif spec.featurizer is not None and spec.featurizer.consumes == "images":
+            dim = None if spec.featurizer.trainable else spec.featurizer.dim
         m = getattr(spec.quantizer, "m", None) if spec.quantizer is not None else None
         if (
             dim is not None

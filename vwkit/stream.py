@@ -127,10 +127,11 @@ class Stream:
     def __iter__(self) -> Iterator[Array]:
         seen = 0
         for chunk in self.chunks():
-            if chunk.ndim != 2 or chunk.shape[1] != self.dim or chunk.dtype != self.dtype:
+            shape, dtype = getattr(chunk, "shape", None), getattr(chunk, "dtype", None)
+            if shape != (len(chunk), self.dim) or dtype != self.dtype:
                 raise ShapeError(
                     f"a Stream of dim {self.dim} and dtype {self.dtype} got a chunk of shape "
-                    f"{chunk.shape} and dtype {chunk.dtype} at row {seen}"
+                    f"{shape} and dtype {dtype} at row {seen}"
                 )
             seen += len(chunk)
             if len(chunk):
@@ -224,8 +225,14 @@ class Stream:
         DataError
             Rows are unsorted or outside the stream.
         """
-        wanted = np.asarray(sorted_rows, np.int64)
-        if wanted.ndim != 1 or (wanted[1:] < wanted[:-1]).any() or (len(wanted) and wanted[0] < 0):
+        given = np.asarray(sorted_rows)
+        wanted = given.astype(np.int64) if given.dtype.kind in "iu" or not given.size else given
+        if (
+            wanted.ndim != 1
+            or wanted.dtype != np.int64
+            or (wanted[1:] < wanted[:-1]).any()
+            or (len(wanted) and wanted[0] < 0)
+        ):
             raise DataError("Stream.take needs row numbers in ascending order, from 0")
         if self._array is not None:
             if len(wanted) and wanted[-1] >= len(self._array):
@@ -257,8 +264,8 @@ class Stream:
         start = 0
         for chunk in self:
             # A stream that brings more than it promised is refused by its own last check.
-            stop = min(self.rows, start + len(chunk))
-            whole[start:stop] = chunk[: stop - start]
+            room = whole[start : start + len(chunk)]
+            room[:] = chunk[: len(room)]
             start += len(chunk)
         return whole
 

@@ -57,12 +57,15 @@ class BagOfWords(Featurizer):
 
     def __post_init__(self) -> None:
         if not self.local_.local:
-            raise ParameterError(
-                f"bag-of-words.local: a local featurizer is needed (many vectors per image); "
-                f"{self.local_.name} gives one"
+            raise ParameterError.of(
+                "local",
+                "a local featurizer is needed (many vectors per image); "
+                f"{self.local_.name} gives one",
             )
         if self.local_.consumes == "files":
-            raise ParameterError(f"bag-of-words.local: {self.local_.name} reads files, not images")
+            raise ParameterError.of("local", f"{self.local_.name} reads files, not images")
+        # A vocabulary that was given fitted stays; one that is learned here is learned anew.
+        self._given = self.vocabulary._fitted
 
     @property
     def deterministic(self) -> bool:
@@ -79,6 +82,11 @@ class BagOfWords(Featurizer):
         """The fitted vocabulary: descriptors → words (n, 1)."""
         vocabulary = self.vocabulary
         if isinstance(vocabulary, Quantizer):
+            if vocabulary.m != 1:
+                raise ParameterError.of(
+                    "vocabulary",
+                    f"one word per descriptor is needed; {vocabulary.name} makes {vocabulary.m}",
+                )
             return vocabulary
         vocabulary._need_fitted()
         return Vocabulary(clusterer=vocabulary)
@@ -106,7 +114,7 @@ class BagOfWords(Featurizer):
             )
         vectors = np.concatenate([one.vectors for one in found])
         stream = Stream.from_array(vectors, offsets=offsets, kind=self.local_.kind)
-        if not self.vocabulary._fitted:
+        if not self._given:
             with_job = job().within("vocabulary")
             from vwkit.jobs import use_job
 
@@ -151,7 +159,7 @@ class BagOfWords(Featurizer):
         if self.weighting == "tf-idf":
             values = values * self._idf[indices]
         lengths = np.sqrt(np.bincount(row, values**2, minlength=len(offsets) - 1))
-        values = values / np.where(lengths > 0, lengths, 1)[row]
+        values = (values / np.where(lengths > 0, lengths, 1)[row]).astype(np.float32)
         # A word that every image has weighs nothing; it is not stored.
         kept = values > 0
         kept_per_row = np.bincount(row[kept], minlength=len(offsets) - 1)
@@ -170,7 +178,7 @@ class BagOfWords(Featurizer):
         return found
 
     def _state(self) -> dict[str, Array]:
-        return {"_idf": self._idf}
+        return {"_idf": self._idf, "_given": np.asarray(self._given)}
 
 
 def _counts(

@@ -55,12 +55,12 @@ class Inverted(Index):
         sparse = vectors if isinstance(vectors, Sparse) else Sparse.from_dense(vectors)
         n, words = sparse.shape
         lengths = _lengths(sparse)
-        row = np.repeat(np.arange(n), np.diff(sparse.indptr))
+        stored = np.flatnonzero(sparse.data)  # a stored zero is no word
+        row = np.repeat(np.arange(n), np.diff(sparse.indptr))[stored]
         new_items = (row + self._rows_held).astype(np.int32)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            new_values = (sparse.data / lengths[row]).astype(np.float32)
+        new_values = (sparse.data[stored] / lengths[row]).astype(np.float32)
         held_words = np.repeat(np.arange(words), np.diff(self._pointers))
-        every_word = np.concatenate([held_words, sparse.indices.astype(np.int64)])
+        every_word = np.concatenate([held_words, sparse.indices[stored].astype(np.int64)])
         order = np.argsort(every_word, kind="stable")
         self._items = np.concatenate([self._items, new_items])[order]
         self._values = np.concatenate([self._values, new_values])[order]
@@ -87,17 +87,18 @@ class Inverted(Index):
         for i in range(sparse.shape[0]):
             job().check()
             words, values = sparse.row(i)
-            found, score = self._score(words, values / np.float32(lengths[i] or 1))
+            stored = np.flatnonzero(values)
+            found, score = self._score(words[stored], values[stored] / (lengths[i] or 1.0))
             if allowed is not None:
                 kept = allowed[found]
                 found, score = found[kept], score[kept]
             order = np.lexsort((found, -score))[:k]
             rows[i, : len(order)] = found[order]
-            distances[i, : len(order)] = 1 - score[order]
+            distances[i, : len(order)] = np.maximum(0, 1 - score[order])
         return rows, distances
 
     def _score(
-        self, words: NDArray[np.int32], values: NDArray[np.float32]
+        self, words: NDArray[np.int32], values: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return the rows that share a word, ascending, and their cosines."""
         spans = [slice(*self._pointers[word : word + 2]) for word in words]
@@ -111,8 +112,9 @@ class Inverted(Index):
         total = np.bincount(items, np.concatenate(parts), minlength=self._rows_held)
         touched = np.zeros(self._rows_held, bool)
         touched[items] = True
-        found = np.flatnonzero(touched)
-        return found, total[found]
+        found = np.flatnonzero(touched).astype(np.int64)
+        score: NDArray[np.float64] = total[found]
+        return found, score
 
     def _restore(self, state: dict[str, Array]) -> None:
         super()._restore(state)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from vwkit import kernels
 from vwkit.base import Field, Nested, backend
 from vwkit.builtin.seeding import plus_plus
 from vwkit.clusterer import Clusterer, warn_few_distinct
-from vwkit.errors import DataError, ShapeError
+from vwkit.errors import DataError, ParameterError, ShapeError
 from vwkit.hashing import sample_rows
 from vwkit.index import Index
 from vwkit.jobs import Job, job
@@ -31,6 +32,8 @@ __all__ = ["Lloyd"]
 
 _MAPPED_LABELS = 1 << 30
 _RESEED_ROUNDS = 1000
+# Below this share of the data's own spread, the short formula of the objective loses digits.
+_CANCELLED = 1e-6
 
 
 @backend("lloyd")
@@ -78,6 +81,14 @@ class Lloyd(Clusterer):
         doc="An index over the centers that assigns the rows; without it assignment is exact.",
     )
 
+    def __post_init__(self) -> None:
+        if self.assign is not None and self.assign.metric != "l2":
+            raise ParameterError.of(
+                "assign",
+                "the means of k-means belong to metric l2; "
+                f"{self.assign.name} has {self.assign.metric}",
+            )
+
     @property
     def deterministic(self) -> bool:
         """True unless the index of the assignment is not."""
@@ -116,7 +127,7 @@ class _Fit:
         self, stream: Stream, weights: NDArray[np.float64] | None, params: Lloyd, current: Job
     ) -> None:
         self.stream = stream
-        self.weights = weights
+        self.weights = None if weights is None else _moderate(weights)
         self.params = params
         self.job = current
         self.rows = stream.count()
@@ -128,11 +139,17 @@ class _Fit:
         self.objective: list[float] = []
         self.changed: list[int] = []
         self.steps = 0
+        # (row, center): rows whose center was just put on them. An exact assignment finds that by
+        # itself; an approximate one might leave the center empty for ever.
+        self.pins = np.zeros((0, 2), np.int64)
 
     def run(self) -> None:
         saved = self.job.resume()
-        if saved is None:
+        if saved is None or not self._fits(saved[1]):
             self.centers = self._start()
+            self.shift = self.centers.astype(np.float64).mean(axis=0).astype(np.float32)
+            if self.stream.dtype == np.uint8 and self.weights is None:
+                self.shift = np.zeros_like(self.shift)  # whole numbers throughout
         else:
             self._take_up(*saved)
         self._measure()
@@ -144,14 +161,18 @@ class _Fit:
             if last and (len(empty) == 0 or self.steps >= self.params.iterations + _RESEED_ROUNDS):
                 break
             moved = self.centers if last else self._means(counts, sums)
+            if not last:
+                self.pins = self.pins[:0]  # the pinned centers move too
             if len(empty):
-                spare = self._far_rows(len(empty))
-                if len(spare) == 0:  # every row sits on its center: no more distinct rows
-                    if last or settled:
+                rows, spare = self._far_rows(len(empty))
+                if len(rows) == 0:  # every row sits on its center: no more distinct rows
+                    if last:
                         break
                 else:
                     moved = moved.copy()
-                    moved[empty[: len(spare)]] = spare
+                    moved[empty[: len(rows)]] = spare
+                    fresh = np.stack([rows, empty[: len(rows)]], axis=1)
+                    self.pins = np.concatenate([self.pins, fresh])
             self.centers = moved
             self.steps += 1
             self.job.checkpoint(self.steps, self._checkpoint())
@@ -172,9 +193,7 @@ class _Fit:
     def _measure(self) -> None:
         """Choose the fixed-point scales and add up what stays constant."""
         heaviest, largest, farthest = 1.0, 255.0, float(self.stream.dim) * 255.0**2
-        self.shift = self.centers.astype(np.float64).mean(axis=0).astype(np.float32)
         if self.stream.dtype == np.uint8 and self.weights is None:
-            self.shift = np.zeros_like(self.shift)  # whole numbers throughout
             self.scale = 0
         else:
             found = list(self._map(_extremes, {"shift": self.shift}))
@@ -224,6 +243,9 @@ class _Fit:
             self.job.check()
             weights = None if self.weights is None else self.weights[start : start + len(chunk)]
             labels = _search_labels(index, chunk, self.centers)
+            for row, center in self.pins:
+                if start <= row < start + len(chunk):
+                    labels[row - start] = center
             yield kernels.accumulate(chunk, labels, weights, **arrays)
             start += len(chunk)
 
@@ -234,7 +256,14 @@ class _Fit:
         added = np.ldexp(sums.astype(np.float64), -self.scale) - mass[:, None] * self.shift
         cross = float((centers * added).sum())
         own = float((mass * (centers * centers).sum(axis=1)).sum())
-        return max(0.0, (self.squares - 2 * cross + own) / float(mass.sum()))
+        total = self.squares - 2 * cross + own
+        if total < _CANCELLED * self.squares:
+            # Little is left of two large numbers: add up the rows' distances themselves.
+            labels = {"labels": self.labels}
+            total = float(
+                Fraction(sum(self._map(_own_distances, {"centers": self.centers}, labels)), 1 << 1126)
+            )
+        return total / float(mass.sum())
 
     def _means(self, counts: NDArray[np.int64], sums: NDArray[np.int64]) -> NDArray[np.float32]:
         centers = self.centers.copy()
@@ -250,13 +279,15 @@ class _Fit:
         before, now = self.objective[-2:]
         return before - now < self.params.tolerance * before
 
-    def _far_rows(self, count: int) -> Array:
-        """Return up to `count` distinct rows that lie off their centers, the farthest first."""
+    def _far_rows(self, count: int) -> tuple[NDArray[np.int64], Array]:
+        """Return up to `count` distinct rows that lie off their centers, the farthest first.
+
+        Rows without weight are of no use: their cluster would stay empty.
+        """
         best: list[tuple[float, int, bytes, Array]] = []
         start = 0
-        arrays = {"centers": self.centers, "count": 4 * count + 16}
-        chunks = self.stream.rechunk(self.chunk)
-        found = self.job.map(_far, chunks, arrays, aligned={"labels": self.labels})
+        arrays = {"centers": self.centers, "count": 4 * count + 16, "scale": self.weight_scale}
+        found = self._map(_far, arrays, {"labels": self.labels})
         for distances, places, rows, size in found:
             best += [
                 (-distance, start + int(place), row.tobytes(), row)
@@ -268,14 +299,17 @@ class _Fit:
             best = [one for one in best if not (one[2] in seen or seen.add(one[2]))]  # type: ignore[func-returns-value]
             del best[count:]
             start += size
-        if not best:
-            return np.zeros((0, self.stream.dim), np.float32)
-        return np.stack([one[3] for one in best]).astype(np.float32)
+        rows = np.array([one[1] for one in best], np.int64)
+        return rows, np.array([one[3] for one in best], np.float32)
 
     # End
 
     def _compact(self, counts: NDArray[np.int64]) -> None:
-        """Put words that stay empty last, as copies of the last used one."""
+        """Put words that stay empty last, as copies of the last used one.
+
+        The rows' words stay the nearest centers: copies lose every tie. Only rows without weight
+        may have had an empty word; they get their nearest.
+        """
         full = np.flatnonzero(counts > 0)
         if len(full) == self.k:
             return
@@ -287,27 +321,56 @@ class _Fit:
         self.labels[:] = place[self.labels]
         if self.params.assign is not None:
             self.params.assign.build(self.centers)
-        if self.weights is None or bool((self.weights > 0).all()):
-            warn_few_distinct(len(full), self.k)
+        if self.weights is not None:
+            start = 0
+            used = np.ascontiguousarray(self.centers[: len(full)])
+            for chunk in self.stream.rechunk(self.chunk):
+                own = self.labels[start : start + len(chunk)]
+                lost = np.flatnonzero(own >= len(full))
+                own[lost] = kernels.nearest_rows(chunk[lost], used)
+                start += len(chunk)
+        warn_few_distinct(len(full), self.k)
 
-    def _map(self, kernel: Any, arrays: dict[str, Any]) -> Iterator[Any]:
-        aligned = {} if self.weights is None else {"weights": self.weights}
+    def _map(
+        self, kernel: Any, arrays: dict[str, Any], aligned: dict[str, Array] | None = None
+    ) -> Iterator[Any]:
+        """Map a kernel over (chunk, *aligned, *weights if there are any)."""
+        aligned = dict(aligned or {})
+        if self.weights is not None:
+            aligned["weights"] = self.weights
         return self.job.map(kernel, self.stream, arrays, aligned=aligned, rows=self.chunk)
 
     def _checkpoint(self) -> dict[str, Array]:
         return {
             "centers": self.centers,
+            "shift": self.shift,
+            "pins": self.pins,
             "labels": self.labels,
             "objective": np.array(self.objective),
             "changed": np.array(self.changed, np.int64),
         }
 
+    def _fits(self, saved: dict[str, Array]) -> bool:
+        """Tell whether a checkpoint is of such a fit at all."""
+        state = {name: array.shape for name, array in saved.items()}
+        return (
+            state.keys() == {"centers", "shift", "pins", "labels", "objective", "changed"}
+            and state["centers"] == (self.k, self.stream.dim)
+            and state["labels"] == (self.rows,)
+        )
+
     def _take_up(self, step: int, saved: dict[str, Array]) -> None:
         self.steps = step
-        self.centers = saved["centers"]
+        self.centers, self.shift, self.pins = saved["centers"], saved["shift"], saved["pins"]
         self.labels[:] = saved["labels"]
         self.objective = [float(value) for value in saved["objective"]]
         self.changed = [int(value) for value in saved["changed"]]
+
+
+def _moderate(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bring huge or tiny weights near 1 by a power of two; only their proportions count."""
+    exponent = math.frexp(float(weights.max()))[1]
+    return weights if abs(exponent) < 64 else np.ldexp(weights, -exponent)
 
 
 def _new_labels(rows: int) -> NDArray[np.int32]:
@@ -360,12 +423,26 @@ def _squares(chunk: Array, *aligned: Array, shift: Array, scale: int) -> int:
 
 
 def _shifted_squares(chunk: Array, shift: Array) -> NDArray[np.float64]:
-    moved = chunk.astype(np.float64) - shift
-    return np.add.reduce(moved * moved, axis=1)
+    moved = chunk.astype(np.float64, order="C") - shift
+    squares: NDArray[np.float64] = np.add.reduce(moved * moved, axis=1)
+    return squares
+
+
+def _own_distances(chunk: Array, labels: Array, *aligned: Array, centers: Array) -> int:
+    """Return the sum of w·‖x − c‖², exactly; see `vwkit.kernels.exact_sum`."""
+    distances = kernels.row_distances(chunk, labels, centers=centers)
+    return kernels.exact_sum(distances * aligned[0] if aligned else distances)
 
 
 def _far(
-    chunk: Array, labels: Array, *, centers: Array, count: int
+    chunk: Array, labels: Array, *aligned: Array, centers: Array, count: int, scale: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], Array, int]:
-    distances, places = kernels.farthest_rows(chunk, labels, centers=centers, count=count)
+    """Return distances, places and rows of those farthest from their centers, and the chunk's size."""
+    useful = np.arange(len(chunk))
+    if aligned:
+        useful = np.flatnonzero(np.rint(np.ldexp(aligned[0], scale)) > 0)
+    distances, places = kernels.farthest_rows(
+        chunk[useful], labels[useful], centers=centers, count=count
+    )
+    places = useful[places]
     return distances, places, chunk[places], len(chunk)

@@ -8,13 +8,15 @@ al. 2012, "Scalable k-means++"), so that the distances are one matrix product.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.hashing import row_uniform, sample_rows
 from vwkit.jobs import Job
 from vwkit.metrics import squared_norms
-from vwkit.stream import Stream
+from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
 __all__ = ["plus_plus"]
@@ -44,11 +46,11 @@ def plus_plus(
     """
     wanted = max(_SAMPLE_PER_CENTER * k, _SAMPLE_AT_LEAST)
     picked = sample_rows(stream.count(), wanted, seed)
-    rows = stream.take(picked).astype(np.float32)
+    rows = stream.take(picked)
     mass = np.ones(len(rows)) if weights is None else weights[picked]
     if not mass.any():
         mass = np.ones(len(rows))
-    rows_centred = rows - rows.astype(np.float64).mean(axis=0).astype(np.float32)
+    ready = _centred(rows)
     distance = np.full(len(rows), np.inf, np.float32)
     chosen: list[int] = []
     draw = 0
@@ -57,7 +59,7 @@ def plus_plus(
         draw += 1
         uniform = row_uniform(seed * 1_000_003 + draw, np.arange(len(rows)))
         share = mass * np.where(np.isinf(distance), 1.0, distance)
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             # The smallest of exponential variables with these rates: a draw in proportion.
             race = np.where(share > 0, -np.log(uniform) / share, np.inf)
         count = min(max(1, len(chosen) // 8), k - len(chosen))
@@ -66,16 +68,28 @@ def plus_plus(
         if not fresh:
             break  # no row lies off the centers: fewer distinct rows than k
         chosen += fresh
-        new = rows_centred[fresh]
+        new = ready[fresh]
         parts = current.map(
-            _closer, rows_centred, {"centers": new}, aligned={"held": distance}, rows=_BLOCK
+            _closer, ready, {"centers": new}, aligned={"held": distance}, rows=_BLOCK
         )
         distance = np.concatenate(list(parts))
         distance[fresh] = 0
-    centers = rows[chosen]
+    centers = rows[chosen].astype(np.float32)
     if len(chosen) < k:
         centers = np.concatenate([centers, np.repeat(centers[-1:], k - len(chosen), axis=0)])
     return np.ascontiguousarray(centers)
+
+
+def _centred(rows: Array) -> NDArray[np.float32]:
+    """Return the rows about their mean, in a unit that keeps squares within float32's range."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    ready = np.empty(rows.shape, np.float32)
+    spans = list(row_spans(len(rows), _BLOCK))
+    spread = max(float(np.abs(rows[start:stop] - mean).max()) for start, stop in spans)
+    unit = 2.0 ** -math.frexp(spread)[1]  # a power of two rounds nothing
+    for start, stop in spans:
+        ready[start:stop] = (rows[start:stop] - mean) * unit
+    return ready
 
 
 def _closer(chunk: Array, held: Array, *, centers: Array) -> NDArray[np.float32]:
@@ -83,4 +97,5 @@ def _closer(chunk: Array, held: Array, *, centers: Array) -> NDArray[np.float32]
     score = chunk @ (-2 * centers.T)
     score += squared_norms(centers).astype(np.float32)
     nearest = score.min(axis=1) + squared_norms(chunk).astype(np.float32)
-    return np.minimum(held, np.maximum(nearest, 0)).astype(np.float32)
+    closer: NDArray[np.float32] = np.minimum(held, np.maximum(nearest, 0))
+    return closer

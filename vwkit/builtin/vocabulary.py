@@ -12,6 +12,7 @@ from vwkit.clusterer import Clusterer
 from vwkit.data import prepare
 from vwkit.errors import NotFittedError, ParameterError, UnsupportedError
 from vwkit.index import Index
+from vwkit.kernels import nearest_rows
 from vwkit.quantizer import Quantizer, code_dtype
 from vwkit.types import Array
 
@@ -48,7 +49,14 @@ class Vocabulary(Quantizer):
 
     def __post_init__(self) -> None:
         if not self.clusterer.has_centers:
-            raise ParameterError(f"{self.clusterer.name} has no centers to make words of")
+            raise ParameterError.of(
+                "clusterer", f"{self.clusterer.name} has no centers to make words of"
+            )
+        if self.lookup is not None and self.lookup.metric != "l2":
+            raise ParameterError.of(
+                "lookup",
+                f"words are the nearest in metric l2; {self.lookup.name} has {self.lookup.metric}",
+            )
         if self.clusterer._fitted:
             self._adopt()
 
@@ -80,6 +88,8 @@ class Vocabulary(Quantizer):
                 "make a vocabulary of it"
             )
         self.clusterer.fit(vectors)
+        if self.lookup is not None:
+            self.lookup.build(self.codebook[0])  # an earlier one is of other centers
         self._adopt()
 
     def _adopt(self) -> None:
@@ -92,8 +102,11 @@ class Vocabulary(Quantizer):
 
     def _encode(self, vectors: Any) -> Array:
         clusterer, quantizer = self.clusterer, self.clusterer.quantizer
+        words: Array
         if self.lookup is not None:
             words = self.lookup.search(vectors, 1).ids[:, 0]
+            lost = np.flatnonzero(words < 0)  # an approximate index may come back with nothing
+            words[lost] = nearest_rows(vectors[lost], self.codebook[0])
         elif quantizer is not None:
             words = clusterer.predict(quantizer.encode(vectors))
         else:
@@ -102,7 +115,8 @@ class Vocabulary(Quantizer):
         return words[:, None].astype(code_dtype(self.k))
 
     def _decode(self, codes: Array) -> Array:
-        return self.codebook[0][codes[:, 0]]
+        decoded: Array = self.codebook[0][codes[:, 0]]
+        return decoded
 
     def _code_columns(self) -> int:
         return 1

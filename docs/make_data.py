@@ -1,0 +1,88 @@
+"""Write the small example data that the pages of this folder and the specs use.
+
+    python docs/make_data.py try
+    cd try && vwkit new retrieval > retrieval.yaml && vwkit run retrieval.yaml
+
+All of it is made up from fixed seeds: ``photos/`` (four places, each photographed three times) with
+their ground truth ``groups.csv``, ``picture.png``, ``descriptors.bvecs`` and a tiny data set in the
+layout of Oxford5k. The tests run every example of the documentation in such a folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+import vwkit
+
+PLACES = ("bridge", "castle", "harbour", "market")
+VIEWS = ("far", "left", "right")
+
+_OXFORD = ("oxc1_all_souls_000000", "oxc1_ashmolean_000001", "oxc1_radcliffe_camera_000002")
+_OXFORD_ROWS = (400, 0, 700)
+
+
+def make(folder: Path) -> None:
+    """Write everything into a folder."""
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
+    for number, place in enumerate(PLACES):
+        wide = scene(number, 300, 400)
+        views = {"far": wide, "left": wide.crop((0, 30, 300, 270)), "right": wide.rotate(8)}
+        for view in VIEWS:
+            views[view].save(folder / "photos" / f"{place}_{view}.jpg", quality=90)
+    scene(9, 90, 120).save(folder / "picture.png")
+    names = {place: [f"{place}_{view}.jpg" for view in VIEWS] for place in PLACES}
+    lines = [
+        f"{query},{item},relevant\n"
+        for group in names.values()
+        for query in group
+        for item in group
+        if item != query
+    ]
+    (folder / "groups.csv").write_text("query,item,what\n" + "".join(lines))
+    vwkit.write(folder / "descriptors.bvecs", descriptors(0, 3000, 32))
+    _oxford(folder)
+
+
+def scene(seed: int, height: int, width: int) -> PIL.Image.Image:
+    """Draw a picture with structure of all sizes, as photographs have."""
+    rng = np.random.default_rng(seed)
+    shade = np.zeros((height, width, 3))
+    for size, weight in ((4, 90), (12, 60), (40, 45), (100, 25)):
+        coarse = rng.uniform(0, 255, (size, size, 3)).astype(np.uint8)
+        smooth = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)
+        shade += weight / 255 * np.asarray(smooth, np.float64)
+    for _ in range(60):
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        tall, broad = rng.integers(4, 30, 2)
+        shade[top : top + tall, left : left + broad] = rng.uniform(0, 255, 3)
+    return PIL.Image.fromarray(np.clip(shade, 0, 255).astype(np.uint8))
+
+
+def descriptors(seed: int, rows: int, dim: int) -> np.ndarray:
+    """Draw clustered (rows, dim) uint8 vectors."""
+    rng = np.random.default_rng(seed)
+    centers = rng.uniform(0, 200, (50, dim))
+    spread = rng.normal(0, 15, (rows, dim))
+    return np.clip(centers[rng.integers(0, 50, rows)] + spread, 0, 255).astype(np.uint8)
+
+
+def _oxford(folder: Path) -> None:
+    """Write what the official archives of Oxford5k unpack to, for three photographs."""
+    rows = sum(_OXFORD_ROWS)
+    binary = descriptors(1, rows, 128).tobytes() + bytes(12)
+    (folder / "feat_oxc1_hesaff_sift.bin").write_bytes(binary)
+    prose = "".join(f"Line {i} of the explanation.\n" for i in range(20))
+    (folder / "README2.txt").write_text(prose + "".join(f"{name}\n" for name in _OXFORD))
+    words = folder / "word_oxc1_hesaff_sift_16M_1M"
+    words.mkdir(exist_ok=True)
+    for name, count in zip(_OXFORD, _OXFORD_ROWS, strict=True):
+        features = "".join(f"{i + 1} {i % 90} {i // 90} 0.01 0 0.01\n" for i in range(count))
+        (words / f"{name}.txt").write_text(f"1.0\n{count}\n{features}")
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1] if len(sys.argv) > 1 else "try"))

@@ -1,0 +1,216 @@
+"""The suite of the transform role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import vwkit
+from vwkit.errors import VwkitError
+from vwkit.stream import Stream
+from vwkit.testing.data import cut, numbers
+from vwkit.testing.strategies import vectors
+from vwkit.testing.suite import Answer, VectorSuite, _takes_floats, examples
+from vwkit.transform import Transform
+from vwkit.types import Array
+
+__all__ = ["TransformTests"]
+
+
+class TransformTests(VectorSuite, suite=True):
+    """The conformance suite of a transform; see `vwkit.testing`.
+
+    Attributes
+    ----------
+    reference : callable, optional
+        ``reference(fitted_on, rows)``: the same result in slow, obvious NumPy, (n, d') float64. Give
+        it as a ``staticmethod``.
+    reference_error : float
+        How far a result may be off, as a share of the largest one (1e-5).
+    dim_step, min_rows : int
+        As for `vwkit.testing.IndexTests`.
+
+    Examples
+    --------
+    >>> from vwkit.builtin.transforms import L2Norm
+    >>> from vwkit.reference.transforms import l2_norm
+    >>> from vwkit.testing import TransformTests
+    >>> class TestL2Norm(TransformTests):
+    ...     backend = L2Norm
+    ...     reference = staticmethod(lambda fitted_on, rows: l2_norm(rows))
+    """
+
+    role = Transform
+
+    reference: ClassVar[Callable[[Array, Array], Any] | None] = None
+    reference_error: ClassVar[float] = 1e-5
+
+    # What the tests are made of
+
+    def _fit(self, backend: Any, data: Any) -> Any:
+        return backend.fit(data)
+
+    def _use(self, fitted: Any, data: Any) -> Answer:
+        found = fitted.transform(data)
+        return (found.toarray() if isinstance(found, Stream) else found,)
+
+    def _verify(self, fitted: Any, data: Array) -> None:
+        rows = data[:20]
+        found = self._transformed(fitted, rows)
+        if type(self).reference is not None:
+            self._compare_reference(found, data, rows)
+
+    def _transformed(self, fitted: Any, rows: Array) -> Array:
+        found: Array = fitted.transform(rows)
+        assert isinstance(found, np.ndarray), f"an array is needed; got {type(found).__name__}"
+        assert found.ndim == 2
+        assert len(found) == len(rows), f"{len(rows)} rows became {len(found)}"
+        assert found.dtype.kind in "fui"
+        assert np.isfinite(found).all(), "NaN or infinity in the result"
+        return found
+
+    def _compare_reference(self, found: Array, fitted_on: Array, rows: Array) -> None:
+        make = type(self).reference
+        if make is None:
+            return
+        wanted = np.asarray(make(fitted_on, rows), np.float64)
+        assert found.shape == wanted.shape
+        limit = self.reference_error * max(1.0, float(np.abs(wanted).max(initial=0)))
+        off = np.abs(found - wanted)
+        assert off.max(initial=0) <= limit, f"row {int(off.max(axis=1).argmax())} differs by {off.max()}"
+
+    def _assert_same(self, first: Answer, second: Answer, exact: bool, why: str) -> None:
+        one, other = first[0], second[0]
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        if exact:
+            assert np.array_equal(one, other), f"another result {why}"
+        else:
+            limit = 1e-5 * max(1.0, float(np.abs(one).max(initial=0)))
+            assert np.abs(one - other).max(initial=0) <= limit, f"another result {why}"
+
+    # Tests
+
+    @examples(12, drawn=vectors(rows=(21, 60)), seed=st.integers(0, 2**16 - 1))
+    def test_values(self, drawn: NDArray[np.float32], seed: int) -> None:
+        """Results are finite, one row for each row, and equal to `reference` where that is given.
+
+        If this fails, check divisions by the length or the spread of zero or equal rows.
+        """
+        made = self._make()
+        data = self._fitting(made, drawn)
+        rows = self._fitting(made, numbers(seed, 12, drawn.shape[1], "zeros"))
+        fitted = made.fit(data)
+        self._transformed(fitted, data)
+        found = self._transformed(fitted, rows)
+        self._compare_reference(found, data, rows)
+
+    def _fitting(self, made: Any, drawn: NDArray[np.float32]) -> Array:
+        step = self._step()
+        columns = -(-drawn.shape[1] // step) * step
+        times = -(-max(self.min_rows, len(drawn)) // len(drawn)), -(-columns // drawn.shape[1])
+        drawn = np.ascontiguousarray(np.tile(drawn, times)[:, :columns])
+        return drawn if _takes_floats(made) else np.clip(np.abs(np.floor(drawn)), 0, 255)
+
+    def test_rows_do_not_depend_on_each_other(self) -> None:
+        """A row alone becomes what it becomes among others.
+
+        If this fails, check for means, maxima or lengths that are taken over the batch.
+        """
+        fitted = self._ready()
+        rows = self._rows(2, rows=9)
+        every = self._use(fitted, rows)[0]
+        for i in range(len(rows)):
+            alone = self._use(fitted, rows[i : i + 1])
+            self._assert_same((every[i : i + 1],), alone, fitted.deterministic, f"for row {i} alone")
+        backwards = self._use(fitted, np.ascontiguousarray(rows[::-1]))[0]
+        self._assert_same((every[::-1],), (backwards,), fitted.deterministic, "in another order")
+
+    def test_streams_are_lazy(self) -> None:
+        """A Stream becomes a Stream that reads nothing before it is read, and can be read again.
+
+        If this fails, check that ``transform`` is the inherited one, and ``_out_dim``.
+        """
+        fitted = self._ready()
+        rows = self._rows(2, rows=23)
+        expected = self._use(fitted, rows)
+        passes = []
+
+        def chunks() -> Any:
+            passes.append(1)
+            return iter([rows[:10], rows[10:20], rows[20:]])
+
+        offsets = np.array([0, 5, 23])
+        source = Stream(chunks, dim=rows.shape[1], dtype=rows.dtype, offsets=offsets, kind="thing")
+        found = fitted.transform(source)
+        assert isinstance(found, Stream)
+        assert not passes, "the Stream was read before anybody asked for its rows"
+        assert found.dim == expected[0].shape[1]
+        assert found.dtype == expected[0].dtype
+        for _ in range(2):
+            whole = np.concatenate(list(found))
+            self._assert_same(expected, (whole,), fitted.deterministic, "from a Stream")
+        assert np.array_equal(found.offsets, offsets), "the items' offsets were lost"
+
+    def test_no_rows(self) -> None:
+        """No rows become no rows of the right width.
+
+        If this fails, check for a maximum or mean over rows.
+        """
+        fitted = self._ready()
+        rows = self._rows(2, rows=9)
+        width = fitted.transform(rows).shape[1]
+        assert fitted.transform(rows[:0]).shape == (0, width)
+
+    def test_odd_data(self) -> None:
+        """Equal rows, a single row and a single dimension give finite results or a clear error.
+
+        If this fails, check for divisions by a spread of zero.
+        """
+        made = self._make()
+        kind = "normal" if _takes_floats(made) else "bytes"
+        step = self._step()
+        tables = (
+            np.repeat(numbers(1, 1, self._dim(4), kind), self._count(30), axis=0),
+            np.zeros((self._count(30), self._dim(4)), np.float32),
+            numbers(1, 1, self._dim(4), kind),
+            numbers(1, self._count(30), step, kind),
+        )
+        for data in tables:
+            try:
+                fitted = self._make().fit(data)
+            except VwkitError:
+                continue
+            self._transformed(fitted, data)
+            self._transformed(fitted, self._fitting(made, numbers(3, 5, data.shape[1], kind)))
+
+    def test_without_a_fit(self) -> None:
+        """What learns nothing works at once and is the same after `fit`.
+
+        If this fails, check that ``_fit`` is only written where there is something to learn.
+        """
+        made = self._make()
+        if made._needs_fit():
+            pytest.skip("it learns from data")
+        rows = self._rows(2, rows=9)
+        before = self._use(made, rows)
+        self._assert_same(before, self._use(self._ready(), rows), made.deterministic, "after fit")
+        with self._saved(self._make()) as loaded:
+            self._assert_same(before, self._use(loaded, rows), made.deterministic, "after loading")
+
+    def test_kind_of_the_rows(self) -> None:
+        """Transformed descriptors say that they were transformed.
+
+        If this fails, check that ``transform`` is the inherited one.
+        """
+        rows = self._rows(2, rows=9)
+        source = cut(rows, [5])
+        source.kind = "thing"
+        found = self._ready().transform(source)
+        assert found.kind == f"thing+{self.backend.name}"
+        assert isinstance(found, vwkit.Stream)
