@@ -1,0 +1,82 @@
+"""Timing in pairs, tables, and the machine."""
+
+import datetime
+import importlib.metadata
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def machine(threads):
+    """One line that says where and when."""
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":")[1].strip()
+            break
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("numpy", "faiss-cpu", "hnswlib", "vwkit")
+        if _installed(name)
+    )
+    return f"{datetime.date.today()}, {model}, {threads} threads, {versions}"
+
+
+def _installed(name):
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def paired(ours, theirs, repeats):
+    """Run both sides in turn; return the median seconds of each and the median ratio.
+
+    These machines are noisy: neighbours in time are compared with each other, not averages.
+    """
+    seconds = []
+    for i in range(repeats):
+        sides = [("ours", ours), ("theirs", theirs)]
+        took = {}
+        for name, side in sides if i % 2 else reversed(sides):
+            start = time.perf_counter()
+            side()
+            took[name] = time.perf_counter() - start
+        seconds.append(took)
+    return (
+        statistics.median(took["ours"] for took in seconds),
+        statistics.median(took["theirs"] for took in seconds),
+        statistics.median(took["ours"] / took["theirs"] for took in seconds),
+    )
+
+
+def table(title, head, rows):
+    """Print a Markdown table."""
+    cells = [head, *[[_text(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    print(f"\n{title}\n")
+    for i, row in enumerate(cells):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+        if i == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def _text(cell):
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def vectors(rows, dim=128, seed=0, path=None):
+    """Real vectors from a file, or uint8 around a thousand points."""
+    if path:
+        import vwkit
+
+        stream = vwkit.read(path)
+        return np.ascontiguousarray(stream.take(np.arange(min(rows, stream.count()))))
+    rng = np.random.default_rng(seed)
+    centers = rng.gamma(0.6, 40, (1000, dim))
+    values = centers[rng.integers(0, 1000, rows)] + rng.normal(0, 15, (rows, dim))
+    return np.clip(values, 0, 255).astype(np.uint8)
