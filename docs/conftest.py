@@ -174,6 +174,8 @@ class _Page:
         patch = pytest.MonkeyPatch()
         patch.setenv("VWKIT_CACHE", f"{folder.name}/cache")
         load_script("make_data").make(Path(folder.name))
+        # Commands of the pages are typed in the root of a clone.
+        (Path(folder.name) / "docs").symlink_to(ROOT / "docs")
         patch.chdir(folder.name)
         self._before = [patch, folder]
 

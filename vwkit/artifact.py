@@ -374,6 +374,7 @@ def _check_manifest(path: Path, manifest: Any, text: str) -> None:
             raise ArtifactError(f"{path}: not a manifest of vwkit, or damaged; make it again")
 
     need(isinstance(manifest, dict) and type(manifest.get("format")) is int)
+    need(manifest["format"] > 0)
     if manifest["format"] > FORMAT:
         raise ArtifactError(
             f"{path}: format {manifest['format']}, made by a newer vwkit; "

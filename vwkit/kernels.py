@@ -41,7 +41,7 @@ _UNIT64 = 2.0**-53
 _UNDERFLOW = 2.0**-149  # the smallest float32: what a product may lose besides its rounding
 _CENTERS = 4096  # columns of one block of products
 _CELLS = 1 << 20  # cells of one block: 4 MiB, about one core's share of the cache
-_PAIR_BYTES = 32 << 20  # float64 work space for candidates
+_PAIR_BYTES = 2 << 20  # float64 work space for candidates, a few times over per thread
 
 
 class _Table:

@@ -208,7 +208,9 @@ class Run:
             offsets, keypoints = arrays["offsets"], arrays.get("keypoints")
         elif self.has("source"):
             offsets = self.arrays("source")["offsets"]
-        return Words(np.asarray(words, np.uint32), offsets, keypoints)
+        # A view: labels may be a memory map larger than memory.
+        words = words.view(np.uint32) if words.dtype == np.int32 else np.asarray(words, np.uint32)
+        return Words(words, offsets, keypoints)
 
     # Search
 

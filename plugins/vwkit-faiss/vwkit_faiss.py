@@ -47,8 +47,8 @@ class Faiss(vwkit.Index):
     index factory". Distances are those of vwkit (`l2` squared, `cosine` 1 - cos, `ip` 1 - dot).
 
     What an instance can do follows from its factory: only ``"Flat"`` is `exact`; vectors can be
-    removed from Flat, SQ, PQ and IVF; a search can be filtered in Flat, SQ, IVF and HNSW; all but
-    NSG take more vectors later. Row numbers stay as they are when others are removed.
+    removed from Flat, SQ, PQ and IVF; a search can be filtered in Flat, SQ, IVF and HNSW; all
+    take more vectors later. Row numbers stay as they are when others are removed.
 
     Examples
     --------
@@ -65,6 +65,7 @@ class Faiss(vwkit.Index):
     metrics = frozenset({"l2", "cosine", "ip"})
     streams = True
     thread_safe = True
+    supports_add = True
     late = frozenset({"nprobe", "efSearch"})
 
     factory: str = vwkit.Field(
@@ -99,11 +100,6 @@ class Faiss(vwkit.Index):
     def exact(self) -> bool:  # type: ignore[override]
         """True for ``"Flat"`` alone."""
         return self.factory == "Flat"
-
-    @property
-    def supports_add(self) -> bool:  # type: ignore[override]
-        """All but NSG."""
-        return _form(self.factory).base != "NSG"
 
     @property
     def supports_remove(self) -> bool:  # type: ignore[override]
@@ -324,6 +320,7 @@ _REFUSED = {
     "IDMap": "rows keep their numbers by themselves; leave IDMap out",
     "LSH": "its distances are Hamming distances, not those of the metric",
     "ITQ": "its distances are Hamming distances, not those of the metric",
+    "NSG": "it cannot grow, and its building never ends for some data; take HNSW",
     "L2norm": "it changes the distances; take metric cosine instead",
 }
 
@@ -409,7 +406,7 @@ def _check_grammar(factory: str) -> None:
     for word, why in _REFUSED.items():
         if re.search(rf"(^|,){word}", factory):
             raise ParameterError(f"faiss.factory: {factory!r}: {why}")
-    for word, number in re.findall(r"(IVF|HNSW|NSG|PQ|PCA|IMI2x|RQ)(\d+)", factory):
+    for word, number in re.findall(r"(IVF|HNSW|PQ|PCA|IMI2x|RQ)(\d+)", factory):
         least = 2 if word == "HNSW" else 1
         if not least <= int(number) < 1 << 31:
             raise ParameterError(
@@ -459,7 +456,7 @@ def _parts(faiss: Any, index: Any) -> Iterator[Any]:
         inside = [index.base_index, index.refine_index]
     elif isinstance(index, faiss.IndexIVF):
         inside = [index.quantizer]
-    elif isinstance(index, (faiss.IndexHNSW, faiss.IndexNSG)):
+    elif isinstance(index, faiss.IndexHNSW):
         inside = [index.storage]
     for part in inside:
         if part is not None:

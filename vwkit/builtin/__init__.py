@@ -21,6 +21,7 @@ def vwkit_backends() -> list[type[Any]]:
     from vwkit.builtin.vocabulary import Vocabulary
     from vwkit.evaluate.groups import Groups
     from vwkit.outputs.arrays import CodesOutput, LabelsOutput, TableOutput, VectorsOutput
+    from vwkit.outputs.montage import Montage
     from vwkit.outputs.saved import IndexOutput, VocabularyOutput
     from vwkit.outputs.words import WordsOutput
 
@@ -31,6 +32,6 @@ def vwkit_backends() -> list[type[Any]]:
         Lloyd,
         *(Exact, Inverted),
         Groups,
-        *(CodesOutput, IndexOutput, LabelsOutput, TableOutput, VectorsOutput),
+        *(CodesOutput, IndexOutput, LabelsOutput, Montage, TableOutput, VectorsOutput),
         *(VocabularyOutput, WordsOutput),
     ]

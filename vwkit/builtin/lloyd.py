@@ -25,13 +25,14 @@ from vwkit.errors import DataError, ParameterError, ShapeError
 from vwkit.hashing import sample_rows
 from vwkit.index import Index
 from vwkit.jobs import Job, job
-from vwkit.stream import Stream, chunk_rows
+from vwkit.stream import Stream, chunk_rows, row_spans
 from vwkit.types import Array, Positive
 
 __all__ = ["Lloyd"]
 
 _MAPPED_LABELS = 1 << 30
 _RESEED_ROUNDS = 1000
+_FLOAT_ROWS = 4096
 # Below this share of the data's own spread, the short formula of the objective loses digits.
 _CANCELLED = 1e-6
 
@@ -423,8 +424,11 @@ def _squares(chunk: Array, *aligned: Array, shift: Array, scale: int) -> int:
 
 
 def _shifted_squares(chunk: Array, shift: Array) -> NDArray[np.float64]:
-    moved = chunk.astype(np.float64, order="C") - shift
-    squares: NDArray[np.float64] = np.add.reduce(moved * moved, axis=1)
+    squares = np.empty(len(chunk))
+    for start, stop in row_spans(len(chunk), _FLOAT_ROWS):  # never a float copy of a whole chunk
+        moved = chunk[start:stop].astype(np.float64, order="C")
+        moved -= shift
+        squares[start:stop] = np.add.reduce(np.square(moved, out=moved), axis=1)
     return squares
 
 

@@ -17,16 +17,13 @@ def write_report(run: Any, path: Path) -> None:
     ----------
     run : Run
     path : Path
-        The HTML file; it is replaced when the new one is complete.
+        The HTML file.
 
     Raises
     ------
-    RunError
-        It cannot be written.
     ArtifactError
         A part of the run is damaged.
     """
-    from vwkit.outputs.files import new_file
     from vwkit.report import sections, words
     from vwkit.report.page import page
     from vwkit.report.pictures import Pictures
@@ -34,30 +31,29 @@ def write_report(run: Any, path: Path) -> None:
 
     pictures = Pictures()
     examples = find_examples(run)
-    said = []
-    if words.has_words(run):
-        counts = words.word_counts(run)
-        shown = [
-            item for one in examples for item in (one.query, *(found for found, _ in one.found))
-        ]
-        said = [
-            words.patch_section(run, counts, pictures, shown),
-            words.cluster_section(run, counts, pictures),
-            words.word_section(run, counts),
-        ]
+    said = words.words_of(run)
+    patches = used = None
+    if said is not None:
+        counts = words.word_counts(said.words, words.vocabulary_size(run))
+        shown = [item for example in examples for item in example.items]
+        patches = words.patch_section(run, said, counts, pictures, shown)
+        used = words.word_section(run, said, counts)
+    labels = words.groups_of(run)
+    groups = None if labels is None else words.group_section(run, labels, pictures)
     looks = search_section(examples, pictures) or sections.image_section(run, pictures)
     body = [
         looks,
         sections.score_section(run),
-        *said,
+        patches,
+        groups,
+        used,
         sections.learning_section(run),
         sections.stage_section(run),
         sections.skipped_section(run),
         sections.spec_section(run),
     ]
     text = page(sections.title(run), sections.lead(run), body, top=sections.tiles(run))
-    with new_file(path) as part:
-        part.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def write_search_page(run: Any, matches: Any, queries: Any, path: Path) -> None:

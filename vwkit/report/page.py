@@ -15,10 +15,10 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # text. Right and wrong are told by a sign and a line style, too.
 _STYLE = """
 :root{color-scheme:light dark;--paper:#f6f6f4;--card:#fff;--ink:#1d2327;--soft:#5a646b;
---line:#dfe1de;--grid:#e9ebe8;--blue:#0072b2;--blue-soft:#cfe3ef;--red:#c8480a;--green:#007a5a;
+--line:#dfe1de;--grid:#e9ebe8;--blue:#0072b2;--blue-soft:#cfe3ef;--red:#c31;--green:#007a5a;
 --well:#eeefec}
 @media (prefers-color-scheme:dark){:root{--paper:#14181b;--card:#1c2125;--ink:#e8eaeb;
---soft:#a5afb5;--line:#333b41;--grid:#2a3136;--blue:#56b4e9;--blue-soft:#23414f;--red:#f0803c;
+--soft:#a5afb5;--line:#333b41;--grid:#2a3136;--blue:#56b4e9;--blue-soft:#23414f;--red:#ff7058;
 --green:#2fbf93;--well:#262c31}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
@@ -57,7 +57,7 @@ th:last-child,td:last-child{padding-right:0}
 tbody tr:last-child td{border-bottom:0}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.wide{width:45%;min-width:110px}
-td.name{overflow-wrap:anywhere}
+td.name{overflow-wrap:break-word}
 .meter{display:block;height:10px;border-radius:5px;background:var(--well);overflow:hidden}
 .meter i{display:block;height:100%;min-width:2px;background:var(--blue);border-radius:5px}
 .facts{display:grid;grid-template-columns:auto 1fr;gap:4px 18px;margin:12px 0 0;font-size:.94rem}
@@ -92,7 +92,7 @@ border:3px solid transparent;display:flex;align-items:center;justify-content:cen
 font-variant-numeric:tabular-nums}
 .says b{color:var(--ink);font-weight:600}
 .right .sign{color:var(--green)}.wrong .sign,.asked .sign{color:var(--red)}
-.sign{font-weight:700}
+.sign i{font-style:normal}.sign{font-weight:700;white-space:nowrap}
 .id{display:-webkit-box;-webkit-box-orient:vertical;-webkit-line-clamp:2;overflow:hidden;
 overflow-wrap:anywhere;unicode-bidi:isolate}
 details{margin:14px 0 0}
@@ -102,6 +102,7 @@ pre{background:var(--well);border-radius:8px;padding:14px 16px;overflow:auto;mar
 font:.84rem/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace;max-height:34rem}
 footer{color:var(--soft);font-size:.86rem;padding-top:6px;padding-bottom:40px}
 @media (max-width:640px){
+.sign i{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 header{padding-top:24px}main,header,footer{padding-left:14px;padding-right:14px}
 h1{font-size:1.7rem}section{padding:16px 16px 18px}
 .tiles{grid-template-columns:repeat(2,1fr);gap:8px}
@@ -158,12 +159,14 @@ def table(
     """Return a table called `name`; the columns in `numbers` are aligned right."""
     right = set(numbers)
 
-    def kind(i: int) -> str | None:
-        return "number" if i in right else None
-
-    top = join(tag("th", text, scope="col", class_=kind(i)) for i, text in enumerate(head))
+    # A column without a heading holds bars.
+    kinds = ["number" if i in right else "name" if text else "wide" for i, text in enumerate(head)]
+    top = join(
+        tag("th", text, scope="col", class_=kind) if text else tag("td", class_=kind)
+        for text, kind in zip(head, kinds, strict=True)
+    )
     lines = [
-        tag("tr", *(tag("td", cell, class_=kind(i) or "name") for i, cell in enumerate(row)))
+        tag("tr", *(tag("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True)))
         for row in rows
     ]
     inner = tag("table", tag("thead", tag("tr", top)), tag("tbody", *lines))

@@ -19,7 +19,7 @@ from vwkit.types import Item
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["Pictures", "fitted", "open_picture", "patch", "window"]
+__all__ = ["Pictures", "fitted", "open_picture", "patch", "spread", "window"]
 
 THUMBNAIL = 260
 PATCH = 88
@@ -153,3 +153,12 @@ def data_uri(picture: Picture) -> str:
     buffer = io.BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=82, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def spread(count: int, most: int, *, log: bool = False) -> list[int]:
+    """Return at most `most` of the first `count` whole numbers, evenly spread, first and last included."""
+    if count <= most:
+        return list(range(count))
+    steps = np.geomspace(1, count, most) - 1 if log else np.linspace(0, count - 1, most)
+    found: list[int] = np.unique(np.rint(steps).astype(int)).tolist()
+    return found

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from vwkit.errors import DataError, UnsupportedError
-from vwkit.outputs.files import new_file
 from vwkit.report.markup import Html, tag
 from vwkit.report.page import page
 from vwkit.report.pictures import THUMBNAIL, Pictures, data_uri, fitted, open_picture
@@ -30,7 +29,7 @@ def write_search_page(run: Any, matches: Matches, queries: Sequence[Any], path: 
     queries : sequence of paths, item ids, PIL images or arrays
         One per row of `matches`.
     path : Path
-        The HTML file; it is replaced when the new one is complete.
+        The HTML file.
 
     Raises
     ------
@@ -38,8 +37,6 @@ def write_search_page(run: Any, matches: Matches, queries: Sequence[Any], path: 
         The numbers of queries and rows differ.
     UnsupportedError
         The matches are no items: the run began from vectors.
-    RunError
-        The file cannot be written.
     """
     if len(queries) != len(matches):
         raise DataError(f"{len(queries)} queries for {len(matches)} rows of matches")
@@ -58,8 +55,7 @@ def write_search_page(run: Any, matches: Matches, queries: Sequence[Any], path: 
         rows.append(tag("section", tag("h2", name), result_list(name, uri, found), class_="search"))
     said = f"{len(queries)} {'query' if len(queries) == 1 else 'queries'}: "
     text = page(f"Search in {title(run)}", Html(tag("span", said) + lead(run)), rows)
-    with new_file(Path(path)) as part:
-        part.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
 
 
 def _asked(

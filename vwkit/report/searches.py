@@ -11,8 +11,8 @@ from vwkit.errors import DataError
 from vwkit.evaluate.groups import read_groups
 from vwkit.report.markup import Html, join, tag
 from vwkit.report.page import section
-from vwkit.report.pictures import Pictures
-from vwkit.report.svg import compact, spread
+from vwkit.report.pictures import Pictures, spread
+from vwkit.report.svg import compact
 from vwkit.types import Item
 
 __all__ = ["Example", "find_examples", "picture", "result_list", "search_section"]
@@ -23,8 +23,8 @@ RESULTS = 6
 _AFFORDABLE = 1e9
 
 _SIGNS = {
-    "right": tag("span", "✓ right", class_="sign"),
-    "wrong": tag("span", "✗ wrong", class_="sign"),
+    "right": tag("span", "✓", tag("i", " right"), class_="sign"),
+    "wrong": tag("span", "✗", tag("i", " wrong"), class_="sign"),
 }
 
 
@@ -50,6 +50,11 @@ class Example:
     kinds: dict[str, str] = field(default_factory=dict)
     score: float | None = None
     note: str = ""
+
+    @property
+    def items(self) -> list[Item]:
+        """All that are shown."""
+        return [self.query, *(item for item, _ in self.found)]
 
 
 def find_examples(run: Any) -> list[Example]:
@@ -195,11 +200,7 @@ def picture(
     kind: str | None, uri: str | None, name: str, says: object = None, *, named: bool = True
 ) -> Html:
     """Return one picture of a list, with a line and its name below."""
-    inner = (
-        tag("span", "no picture")
-        if uri is None
-        else tag("img", src=uri, alt=name, loading="lazy", decoding="async")
-    )
+    inner = tag("span", "no picture") if uri is None else tag("img", src=uri, alt=name)
     shown = tag("span", name, class_="id", title=name) if named else None
     return tag(
         "li",

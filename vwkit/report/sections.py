@@ -12,9 +12,9 @@ import yaml
 
 from vwkit.report.markup import Html, join, tag
 from vwkit.report.page import definitions, section, table
-from vwkit.report.pictures import Pictures
+from vwkit.report.pictures import Pictures, spread
 from vwkit.report.searches import average_precisions, picture
-from vwkit.report.svg import bar_chart, compact, line_chart, spread
+from vwkit.report.svg import bar_chart, compact, line_chart
 from vwkit.sparse import Sparse
 
 __all__ = [
@@ -158,32 +158,34 @@ def stage_section(run: Any) -> Html:
                 aria_hidden="true",
             ),
             _duration(stage["seconds"]),
-            "from the cache" if stage["from"] == "cache" else stage["from"],
             _memory(stage["peak_memory"]),
+            "the cache" if stage["from"] == "cache" else "computing",
         )
         for stage in stages
     ]
     if not rows:
         return section("Stages", note="No stage: nothing had to be computed.")
-    head = ("Stage", "", "Time", "Result", "Peak memory")
-    return section("Stages", table("Stages", head, rows, numbers=(2, 4)))
+    head = ("Stage", "", "Time", "Peak memory", "Result from")
+    return section("Stages", table("Stages", head, rows, numbers=(2, 3)))
 
 
 def learning_section(run: Any) -> Html | None:
-    """Return how the objective fell, and how many labels changed, if the clusterer says so."""
-    if not (run.has("clusterer") or run.has("featurizer.vocabulary")):
-        return None
-    model = run.clusterer
+    """Return how the objective fell, and how many labels changed, where a clusterer says so."""
+    stages = ("featurizer.vocabulary", "clusterer")
+    found = [_learning(run.load(stage)) for stage in stages if run.has(stage)]
+    return section("Learning", *found) if any(found) else None
+
+
+def _learning(model: Any) -> Html | None:
     model = getattr(model, "clusterer", model)  # a vocabulary around a clusterer
     said = _finite(getattr(model, "objective", None))
     changed = _finite(getattr(model, "changed", None))
     charts = []
     if said:
         measure = _OBJECTIVES.get(getattr(model, "metric", "l2"), "mean distance")
-        title = f"Objective: {measure}"
-        charts.append((title, line_chart(
-            said, title=f"{title} at each iteration", x_label="iteration", y_label=measure,
-            whole_x=True,
+        charts.append(("Objective", line_chart(
+            said, title=f"Objective, {measure}, at each iteration", x_label="iteration",
+            y_label=measure, whole_x=True,
         )))  # fmt: skip
     if changed:
         charts.append(("Labels that changed", line_chart(
@@ -192,16 +194,16 @@ def learning_section(run: Any) -> Html | None:
         )))  # fmt: skip
     if not charts:
         return None
-    note = None
+    text = f"{model.name}: one assignment."
     if len(said) > 1 and said[0][1] > 0:
         first, last = said[0][1], said[-1][1]
         by = 100 * (1 - last / first)
-        note = (
+        text = (
             f"{model.name}: {compact(first)} at the first assignment, {compact(last)} after "
-            f"{len(said) - 1} iterations ({by:.1f} % less)."
+            f"{said[-1][0] - 1:.0f} iterations ({by:.1f} % less)."
         )
     figures = (tag("figure", tag("figcaption", name), chart) for name, chart in charts)
-    return section("Learning", tag("div", *figures, class_="columns"), note=note)
+    return join([tag("p", text, class_="note"), tag("div", *figures, class_="columns")])
 
 
 def _finite(values: Any) -> list[tuple[float, float]]:

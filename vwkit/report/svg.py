@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from vwkit.report.markup import Html, join, tag
 
-__all__ = ["bar_chart", "compact", "line_chart", "spread"]
+__all__ = ["bar_chart", "compact", "line_chart"]
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 62, 24, 14, 52
+RIGHT, TOP, BOTTOM = 26, 34, 52
+#: Room for one letter of a tick, as large as on a phone.
+LETTER = 9.4
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def line_chart(
         Whether x values are whole numbers, ticked at whole numbers only.
     """
     xs, ys = zip(*points, strict=True)
-    across = _axis(xs, LEFT, WIDTH - RIGHT, log=log, whole=whole_x, tight=True)
     up = _axis((*ys, 0.0) if y_zero else ys, HEIGHT - BOTTOM, TOP, log=log, most=5)
+    across = _axis(xs, _left(up), WIDTH - RIGHT, log=log, whole=whole_x, tight=True)
     path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
     drawn = [tag("polyline", points=path, class_="line")]
     if dots and len(points) <= 60:
@@ -88,8 +88,8 @@ def bar_chart(
     counts: Sequence[float], edges: Sequence[float], *, title: str, x_label: str, y_label: str
 ) -> Html:
     """Draw a histogram: `counts` bars between len(counts) + 1 `edges`."""
-    across = _axis(edges, LEFT, WIDTH - RIGHT, tight=True)
     up = _axis((*counts, 0.0), HEIGHT - BOTTOM, TOP, whole=True, most=5)
+    across = _axis(edges, _left(up), WIDTH - RIGHT, tight=True)
     drawn = []
     for count, left, right in zip(counts, edges, edges[1:], strict=False):
         x, width = across(left) + 1, across(right) - across(left) - 2
@@ -110,14 +110,13 @@ def bar_chart(
 def _chart(
     title: str, across: _Axis, up: _Axis, x_label: str, y_label: str, drawn: Iterable[Html]
 ) -> Html:
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    left, bottom, right = across.start, HEIGHT - BOTTOM, WIDTH - RIGHT
     across_text, up_text = _texts(across), _texts(up)
-    middle = (TOP + bottom) / 2
     grid = [
         join(
             [
-                tag("line", x1=LEFT, x2=right, y1=f"{up(t):.1f}", y2=f"{up(t):.1f}", class_="grid"),
-                tag("text", text, x=LEFT - 8, y=f"{up(t):.1f}", dy="0.33em", class_="end"),
+                tag("line", x1=left, x2=right, y1=f"{up(t):.1f}", y2=f"{up(t):.1f}", class_="grid"),
+                tag("text", text, x=left - 8, y=f"{up(t):.1f}", dy="0.33em", class_="end"),
             ]
         )
         for t, text in zip(up.ticks, up_text, strict=True)
@@ -136,17 +135,20 @@ def _chart(
         "svg",
         tag("title", title),
         *grid,
-        tag("line", x1=LEFT, x2=right, y1=bottom, y2=bottom, class_="axis"),
+        tag("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis"),
         *foot,
-        tag("text", x_label, x=(LEFT + right) / 2, y=HEIGHT - 8, class_="mid label"),
-        tag("text", y_label, x=14, y=middle, transform=f"rotate(-90 14 {middle})",
-            class_="mid label"),
+        tag("text", x_label, x=(left + right) / 2, y=HEIGHT - 8, class_="mid label"),
+        tag("text", y_label, x=0, y=16, class_="label"),
         *drawn,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
         aria_label=title,
         class_="chart",
     )  # fmt: skip
+
+
+def _left(up: _Axis) -> float:
+    return 14 + LETTER * max(len(text) for text in _texts(up))
 
 
 # Axes ------------------------------------------------------------------------------------------
@@ -227,12 +229,3 @@ def compact(value: float) -> str:
         text = f"{shown:.4g}" if abs(shown) < 1000 else f"{shown:,.0f}"
         return text + suffix
     return f"{shown:.2e}{suffix}"
-
-
-def spread(count: int, most: int, *, log: bool = False) -> list[int]:
-    """Return at most `most` of the first `count` whole numbers, evenly spread, first and last included."""
-    if count <= most:
-        return list(range(count))
-    steps = np.geomspace(1, count, most) - 1 if log else np.linspace(0, count - 1, most)
-    found: list[int] = np.unique(np.rint(steps).astype(int)).tolist()
-    return found

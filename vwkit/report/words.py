@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from vwkit.metrics import squared_norms
 from vwkit.report.markup import Html, tag
 from vwkit.report.page import definitions, section
-from vwkit.report.pictures import PATCH, Pictures, window
-from vwkit.report.svg import line_chart, spread
-from vwkit.types import Item
+from vwkit.report.pictures import PATCH, Pictures, spread, window
+from vwkit.report.svg import line_chart
+from vwkit.run import Words
+from vwkit.types import Array, Item
 
-__all__ = ["cluster_section", "has_words", "patch_section", "word_counts", "word_section"]
+__all__ = [
+    "group_section",
+    "groups_of",
+    "patch_section",
+    "vocabulary_size",
+    "word_counts",
+    "word_section",
+    "words_of",
+]
 
 WORDS = 12
 PATCHES = 8
@@ -27,69 +36,87 @@ _CHUNK = 1 << 22
 #: many pixels on.
 _ALIKE = 4
 _SHOWS = 26
-#: What a label of -1, in no cluster, is as an unsigned number.
-_NONE = np.uint32(0xFFFFFFFF)
 
 
-def has_words(run: Any) -> bool:
-    """Tell whether a run made words or clusters."""
-    return any(run.has(stage) for stage in ("clusterer", "featurizer.words"))
+def words_of(run: Any) -> Words | None:
+    """Return the words of the descriptors, or None where there are none."""
+    if not (run.has("featurizer.words") or (run.has("clusterer") and not groups_images(run))):
+        return None
+    found: Words = run.words
+    return found
 
 
-def one_per_item(run: Any) -> bool:
-    """Tell whether it is whole images that were grouped."""
+def groups_of(run: Any) -> Array | None:
+    """Return the group of each image, or None where images were not grouped."""
+    if not groups_images(run):
+        return None
+    labels: Array = run.arrays("labels")["labels"] if run.has("labels") else run.clusterer.labels
+    return labels
+
+
+def groups_images(run: Any) -> bool:
+    """Tell whether the clusterer grouped whole images, not descriptors."""
     whole = run.has("clusterer") and run.has("featurizer")
     return whole and not run.featurizer.local
 
 
-def word_counts(run: Any) -> NDArray[np.int64]:
-    """Return how often each word occurs, (k,) int64; words may be many more than fit in memory."""
-    words = run.words.words
-    counts = np.zeros(int(run.manifest["counts"].get("words", 1)), np.int64)
+def word_counts(words: Array, k: int = 1) -> NDArray[np.int64]:
+    """Return how often each word occurs, (k,) int64, k or more; -1 is none.
+
+    A chunk at a time: words may be many more than fit in memory.
+    """
+    counts = np.zeros(k, np.int64)
     for start in range(0, len(words), _CHUNK):
-        chunk = words[start : start + _CHUNK]
-        part = np.bincount(chunk[chunk != _NONE], minlength=len(counts))
+        chunk = np.asarray(words[start : start + _CHUNK]).astype(np.int32)
+        part = np.bincount(chunk[chunk >= 0], minlength=len(counts))
         part[: len(counts)] += counts
         counts = part
     return counts
 
 
-def word_section(run: Any, counts: NDArray[np.int64]) -> Html:
-    """Return how the words are used: numbers and frequency by rank."""
-    ranked = np.sort(counts[counts > 0])[::-1]
-    total = int(ranked.sum())
-    name = "groups" if one_per_item(run) else "words"
+def vocabulary_size(run: Any) -> int:
+    """Return the number of words, used or not."""
+    if run.has("featurizer.words"):
+        return int(run.featurizer.dim)
+    return len(run.clusterer.centers) if run.clusterer.has_centers else 1
+
+
+def word_section(run: Any, said: Words, counts: NDArray[np.int64]) -> Html:
+    """Return how the words are used: numbers, and frequency by rank."""
+    facts = _facts("words", counts, len(said.words))
+    if len(said.offsets) == len(run.kept) + 1 and len(run.kept) > 1:
+        facts.append(("words per image, median", f"{np.median(np.diff(said.offsets)):,.0f}"))
+    chart = _rank_chart(counts, "How often each word occurs, by rank", "occurrences (log)")
+    return section("Words", tag("div", chart, definitions(facts), class_="columns"))
+
+
+def _facts(name: str, counts: NDArray[np.int64], rows: int) -> list[tuple[str, object]]:
+    used = counts[counts > 0]
     facts: list[tuple[str, object]] = [
         (f"{name} in all", f"{len(counts):,}"),
-        ("used", f"{len(ranked):,} ({_percent(len(ranked), len(counts))})"),
-        ("empty", f"{len(counts) - len(ranked):,}"),
+        ("used", f"{len(used):,} ({_percent(len(used), len(counts))})"),
+        ("empty", f"{len(counts) - len(used):,}"),
     ]
-    lost = len(run.words.words) - total
-    if lost:
-        facts.append(("images in no group", f"{lost:,}"))
-    if len(ranked):
+    if len(used):
+        most = int(used.max())
         facts += [
-            ("most frequent", f"{int(ranked[0]):,} times ({_percent(int(ranked[0]), total)})"),
-            ("median frequency", f"{np.median(ranked):,.0f}"),
+            ("most frequent", f"{most:,} times ({_percent(most, rows)})"),
+            ("median frequency", f"{np.median(used):,.0f}"),
         ]
-    offsets = run.words.offsets
-    if name == "words" and len(offsets) == len(run.kept) + 1 and len(run.kept) > 1:
-        facts.append(("words per image, median", f"{np.median(np.diff(offsets)):,.0f}"))
-    chart = None
-    if len(ranked):
-        points = [(i + 1.0, float(ranked[i])) for i in spread(len(ranked), 160, log=True)]
-        chart = line_chart(
-            points,
-            title="How often each word occurs, by rank",
-            x_label="rank (log)",
-            y_label="occurrences (log)",
-            log=True,
-            dots=len(points) <= 20,
-        )
-    return section(
-        "Groups" if name == "groups" else "Words",
-        tag("div", tag("figure", chart), definitions(facts), class_="columns"),
-    )
+    lost = rows - int(used.sum())
+    return [*facts, ("in none", f"{lost:,}")] if lost else facts
+
+
+def _rank_chart(counts: NDArray[np.int64], title: str, y_label: str) -> Html | None:
+    ranked = np.sort(counts[counts > 0])[::-1]
+    if len(ranked) == 0:
+        return None
+    points = [(i + 1.0, float(ranked[i])) for i in spread(len(ranked), 160, log=True)]
+    drawn = line_chart(
+        points, title=title, x_label="rank (log)", y_label=y_label, log=True,
+        dots=len(points) <= 20,
+    )  # fmt: skip
+    return tag("figure", drawn)
 
 
 def _percent(part: int, whole: int) -> str:
@@ -125,24 +152,26 @@ class _Sample:
 
 
 def patch_section(
-    run: Any, counts: NDArray[np.int64], pictures: Pictures, shown: Sequence[Item]
+    run: Any, said: Words, counts: NDArray[np.int64], pictures: Pictures, shown: Sequence[Item]
 ) -> Html | None:
     """Show a few words by patches cut out around their keypoints.
 
     Parameters
     ----------
     run : Run
+    said : Words
     counts : (k,) int64
     pictures : Pictures
     shown : items
         Images that the page shows anyway; words are looked for there first.
     """
-    if run.words.keypoints is None:
+    keypoints = said.keypoints
+    if keypoints is None:
         return None
-    rows = _rows(run.kept, run.words.offsets, shown)
+    rows = _rows(run.kept, said.offsets, shown)
     if not rows:
         return None
-    sample = _sampled(run, rows)
+    sample = _sampled(run, said, keypoints, rows)
     chosen = _chosen_words(sample, counts).tolist()
     places = [_places(sample, word) for word in chosen]
     made: dict[int, str] = {}
@@ -188,8 +217,7 @@ def _rows(kept: Sequence[Item], offsets: NDArray[np.int64], shown: Sequence[Item
     return sorted(full[:IMAGES])
 
 
-def _sampled(run: Any, rows: Sequence[int]) -> _Sample:
-    said = run.words
+def _sampled(run: Any, said: Words, keypoints: NDArray[np.float32], rows: Sequence[int]) -> _Sample:
     local = run.arrays("featurizer.local" if run.has("featurizer.local") else "features")["vectors"]
     aggregated = run.has("featurizer.words")
     model = run.featurizer.words if aggregated else run.clusterer
@@ -199,7 +227,7 @@ def _sampled(run: Any, rows: Sequence[int]) -> _Sample:
     for row, item in zip(rows, items, strict=True):
         span = slice(int(said.offsets[row]), int(said.offsets[row + 1]))
         words.append(np.asarray(said.words[span], np.int64))
-        points.append(np.asarray(said.keypoints[span]))
+        points.append(np.asarray(keypoints[span]))
         clear.append(_clear(points[-1], item))
         vectors = np.asarray(local[span])
         for transform in () if aggregated else run.transforms:
@@ -210,8 +238,14 @@ def _sampled(run: Any, rows: Sequence[int]) -> _Sample:
             else squared_norms(vectors.astype(np.float32) - centers[words[-1]])
         )
     image = np.repeat(np.arange(len(rows)), [len(one) for one in words])
-    together = map(np.concatenate, (points, near, clear))
-    return _Sample(items, np.concatenate(words), image, *together)
+    return _Sample(
+        items,
+        np.concatenate(words),
+        image,
+        np.concatenate(points),
+        np.concatenate(near),
+        np.concatenate(clear),
+    )
 
 
 def _centered(model: Any) -> bool:
@@ -262,18 +296,15 @@ def _places(sample: _Sample, word: int) -> list[int]:
     return places
 
 
-def cluster_section(run: Any, counts: NDArray[np.int64], pictures: Pictures) -> Html | None:
-    """Show the largest groups of whole images, a few pictures each."""
-    if not one_per_item(run):
-        return None
-    words = np.asarray(run.words.words)
+def group_section(run: Any, labels: Array, pictures: Pictures) -> Html:
+    """Return how many images are in which group, and a few pictures of the largest."""
+    counts = word_counts(labels)
+    facts = _facts("groups", counts, len(labels))
     largest = np.lexsort((np.arange(len(counts)), -counts))[:WORDS]
     lines = []
     for group in largest[counts[largest] > 0].tolist():
-        members = [run.kept[i] for i in np.flatnonzero(words == group)[:PATCHES]]
+        members = [run.kept[i] for i in np.flatnonzero(labels == group)[:PATCHES]]
         stamps = [(pictures.stamp(item), item.id) for item in members]
         shown = [(uri, name) for uri, name in stamps if uri is not None]
         lines.append(_line(f"Group {group}", [f"{int(counts[group]):,} images"], shown))
-    if not any(lines):
-        return None
-    return section("What is in the groups", *lines, note=f"The largest {len(lines)}, in order.")
+    return section("Groups of images", definitions(facts), *lines)

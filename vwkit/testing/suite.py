@@ -26,7 +26,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import vwkit
@@ -78,6 +78,8 @@ def examples(count: int = 12, **strategies: st.SearchStrategy[Any]) -> Callable[
         deadline=None,
         derandomize=True,
         database=None,
+        # Examples are small; making a failing one smaller could take minutes with a slow library.
+        phases=(Phase.explicit, Phase.generate),
         # Methods are inherited by many classes, and some libraries take long to start.
         suppress_health_check=list(HealthCheck),
     )
