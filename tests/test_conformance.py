@@ -144,7 +144,12 @@ class TestIbin(FeaturizerTests):
 
 def test_every_built_in_backend_is_tested():
     suites = (ClustererTests, FeaturizerTests, IndexTests, QuantizerTests, TransformTests)
-    tested = {cls.backend for suite in suites for cls in suite.__subclasses__() if "backend" in cls.__dict__}
+    tested = {
+        cls.backend
+        for suite in suites
+        for cls in suite.__subclasses__()
+        if "backend" in cls.__dict__
+    }
     built_in = {
         cls
         for role in ("clusterer", "featurizer", "index", "quantizer", "transform")

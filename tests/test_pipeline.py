@@ -11,8 +11,10 @@ import pytest
 
 import vwkit
 from tests.helpers import bag_spec, blobs, photo_folder, tree, vector_spec
+from vwkit.around import Reranker
 from vwkit.cache import Cache
 from vwkit.outputs.words import read_words
+from vwkit.plugins import registered
 from vwkit.reference import bag_of_words as reference_bags
 
 
@@ -91,6 +93,21 @@ def test_sparse_bags_go_into_dense_indexes(tmp_path):
     spec = bag_spec(tmp_path / "photos", index={"use": "exact", "metric": "cosine"})
     run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
     assert run.search("g1/c0.png", 1).ids.tolist() == [[2]]
+
+
+def test_sparse_bags_are_transformed(tmp_path):
+    photo_folder(tmp_path / "photos")
+    spec = bag_spec(
+        tmp_path / "photos",
+        transform=[{"use": "pca", "dim": 3}, {"use": "l2-norm"}],
+        index={"use": "exact"},
+    )
+    run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
+    assert run.index.dim == 3
+    assert run.search("g1/c0.png", 1).distances[0, 0] < 1e-6
+    wide = vwkit.Pipeline.from_dict({**spec, "run": {"memory": 100}})
+    with pytest.raises(vwkit.DataError, match="do not fit"):
+        wide.run(tmp_path / "wide")
 
 
 def test_local_features_vote_for_items(tmp_path):
@@ -430,3 +447,35 @@ def test_image_ids_that_are_odd(tmp_path):
                                         "vocabulary": {"use": "lloyd", "k": 3}})  # fmt: skip
     run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
     assert [item.id for item in run.items] == sorted(names)
+
+
+@vwkit.backend("backwards")
+class Backwards(Reranker):
+    """Turns the first matches round."""
+
+    top: vwkit.Positive = vwkit.Field(default=2, doc="How many.")
+
+    def _rerank(self, query, matches, features):
+        assert query.vectors.shape[1] == features(int(matches.ids[0, 0])).vectors.shape[1]
+        ids = matches.ids.copy()
+        ids[:, : self.top] = ids[:, : self.top][:, ::-1]
+        return vwkit.Matches(ids, matches.distances)
+
+
+def test_rerankers_order_the_matches_anew(tmp_path):
+    photo_folder(tmp_path / "photos")
+    plain = vwkit.Pipeline.from_dict(bag_spec(tmp_path / "photos")).run(tmp_path / "plain")
+    with registered(Backwards):
+        spec = bag_spec(tmp_path / "photos", rerank=[{"use": "backwards", "top": 2}])
+        run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
+        for query in ("g1/c0.png", tmp_path / "photos/g1/c0.png"):
+            assert (run.search(query, 3).ids[0, [1, 0]] == plain.search(query, 3).ids[0, :2]).all()
+
+
+def test_a_run_of_vectors_is_searched_by_vectors(tmp_path):
+    spec = vector_spec(tmp_path, transform={"use": "l2-norm"}, index={"use": "exact"})
+    run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
+    rows = vwkit.read(tmp_path / "x.npy").toarray()[:5]
+    found = run.search(rows, 2)
+    assert found.items is None
+    assert (found.distances[:, 0] < 1e-6).all()

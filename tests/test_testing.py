@@ -233,7 +233,9 @@ class Batches(vwkit.Clusterer):
         rows = vwkit.Stream.from_array(data) if isinstance(data, np.ndarray) else data
         sample = rows.take(np.arange(min(rows.count(), 500)))
         distinct = np.unique(sample, axis=0)
-        self.centers = lloyd_reference.kmeans_plus_plus(distinct, self.k, self.seed).astype(np.float32)
+        self.centers = lloyd_reference.kmeans_plus_plus(distinct, self.k, self.seed).astype(
+            np.float32
+        )
         self.objective = []
         for turn in range(31):
             sums, counts, total, labels = 0.0, 0.0, 0.0, []
@@ -345,7 +347,9 @@ class PlainPQ(vwkit.Quantizer):
     ks: vwkit.Positive = 16
 
     def _fit(self, vectors):
-        self.codebook = pq_reference.train(vectors, self.m, self.ks, self.seed, 12).astype(np.float32)
+        self.codebook = pq_reference.train(vectors, self.m, self.ks, self.seed, 12).astype(
+            np.float32
+        )
 
 
 @vwkit.backend("turned-pq")
@@ -413,7 +417,14 @@ class MeanColour(vwkit.Featurizer):
     dim = 3
 
     def _extract(self, images):
-        return [Features(one.rgb.reshape(-1, 3).mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)) for one in images]
+        return [
+            Features(
+                one.rgb.reshape(-1, 3)
+                .mean(axis=0, keepdims=True, dtype=np.float64)
+                .astype(np.float32)
+            )
+            for one in images
+        ]
 
 
 @vwkit.backend("bright-spots")
@@ -531,7 +542,7 @@ class WrongMetric(Plain):
         return rows, np.take_along_axis(table, rows, axis=1)
 
 
-@fault(IndexTests, "test_duplicate_vectors|test_more_neighbours_than_vectors|test_distances_and_neighbours", "NaN|nan")
+@fault(IndexTests, "test_numbers_of_every_kind", "nearest have|nan")
 class ZeroVector(Plain):
     """Divides by the length of a zero vector."""
 
@@ -750,7 +761,8 @@ class SharedBuffer(Plain):
     def _search(self, queries, k, **options):
         self._work = queries
         time.sleep(0.001)
-        return super()._search(self._work, k, **options)
+        rows, found = super()._search(np.resize(self._work, queries.shape), k, **options)
+        return rows, found
 
 
 @fault(IndexTests, "test_one_vector", ".")
@@ -896,11 +908,15 @@ class Naive(KMeans):
     """Means of whatever rows there are."""
 
     def _fit(self, data, weights):
-        centers = data[np.random.default_rng(self.seed).permutation(len(data))[: self.k]].astype(np.float64)
+        centers = data[np.random.default_rng(self.seed).permutation(len(data))[: self.k]].astype(
+            np.float64
+        )
         objective = []
         for _ in range(self.iterations):
             labels = lloyd_reference.assign(data, np.nan_to_num(centers, nan=1e9))
-            objective.append(lloyd_reference.objective(data, np.nan_to_num(centers, nan=1e9), labels))
+            objective.append(
+                lloyd_reference.objective(data, np.nan_to_num(centers, nan=1e9), labels)
+            )
             centers = self._means(data, labels, centers)
         self.centers = centers.astype(np.float32)
         self.labels = lloyd_reference.assign(data, np.nan_to_num(self.centers, nan=1e9))
@@ -973,7 +989,9 @@ class SumsTheObjective(KMeans):
 
     def _finish(self, data, weights, centers, objective):
         super()._finish(data, weights, centers, objective)
-        self.objective = [self.objective[-1] * (i + 1) / len(objective) for i in range(len(objective))]
+        self.objective = [
+            self.objective[-1] * (i + 1) / len(objective) for i in range(len(objective))
+        ]
 
 
 @fault(ClustererTests, "test_labels_and_centers", "mean distance")
@@ -1093,7 +1111,12 @@ class DividesByZero(Scaled):
             return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@fault(TransformTests, "test_values", "differs by", reference=staticmethod(lambda fitted_on, rows: rows / (np.abs(fitted_on).max() or 1)))
+@fault(
+    TransformTests,
+    "test_values",
+    "differs by",
+    reference=staticmethod(lambda fitted_on, rows: rows / (np.abs(fitted_on).max() or 1)),
+)
 class NotTheReference(Scaled):
     """Is half of what it should be."""
 
@@ -1109,14 +1132,18 @@ class OtherOrder(MeanColour):
         return super()._extract(sorted(images, key=lambda one: one.size))
 
 
-@fault(FeaturizerTests, "test_results_do_not_depend_on_the_batch", "for the repeated image|for image")
+@fault(
+    FeaturizerTests, "test_results_do_not_depend_on_the_batch", "for the repeated image|for image"
+)
 class BatchNorm(MeanColour):
     """Subtracts the mean of the batch."""
 
     def _extract(self, images):
         found = super()._extract(images)
         mean = np.mean([one.vectors for one in found], axis=0)
-        return [Features((one.vectors - mean * np.float32(0.1)).astype(np.float32)) for one in found]
+        return [
+            Features((one.vectors - mean * np.float32(0.1)).astype(np.float32)) for one in found
+        ]
 
 
 @fault(FeaturizerTests, "test_images_of_any_kind|test_images_without_anything", ".")
@@ -1137,7 +1164,9 @@ class WrongDim(MeanColour):
     def _extract(self, images):
         plain = super()._extract(images)
         return [
-            Features(np.hstack([found.vectors, [[1]]]).astype(np.float32)) if one.alpha is not None else found
+            Features(np.hstack([found.vectors, [[1]]]).astype(np.float32))
+            if one.alpha is not None
+            else found
             for one, found in zip(images, plain, strict=True)
         ]
 
@@ -1221,13 +1250,15 @@ def test_own_tests_may_be_added():
     assert "test_of_mine" not in made._suite_tests
 
 
-@pytest.mark.parametrize("suite", [ClustererTests, FeaturizerTests, IndexTests, QuantizerTests, TransformTests])
+@pytest.mark.parametrize(
+    "suite", [ClustererTests, FeaturizerTests, IndexTests, QuantizerTests, TransformTests]
+)
 def test_every_test_says_what_to_check(suite):
     assert len(names_of(suite)) > 15
     for name in names_of(suite):
-        doc = " ".join((getattr(suite, name).__doc__ or "").split())
-        assert "If this fails, check" in doc.rpartition(". ")[0] + doc, name
-        assert doc.split(". ")[-1] and doc.endswith((".", "other.", "``")), name
+        last = (getattr(suite, name).__doc__ or "").strip().rpartition("\n\n")[2].strip()
+        assert last.startswith("If this fails, check "), name
+        assert last.endswith("."), name
 
 
 def test_registered_lends_a_name_and_takes_it_back():
@@ -1308,7 +1339,9 @@ def run_pytest(folder, text, *options):
     return done.returncode, done.stdout + done.stderr
 
 
-KNOWN = "{'test_inputs_are_left_alone': 'in place', 'test_read_only_arrays_are_accepted': 'in place'"
+KNOWN = (
+    "{'test_inputs_are_left_alone': 'in place', 'test_read_only_arrays_are_accepted': 'in place'"
+)
 
 
 def test_an_expected_failure_is_an_xfail(tmp_path):

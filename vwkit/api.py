@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from vwkit.builtin.readers import open_stream
 from vwkit.data import as_data
 from vwkit.errors import UnsupportedError
 from vwkit.plugins import registry, unavailable
-from vwkit.builtin.readers import open_stream
 from vwkit.sparse import Sparse
 from vwkit.stream import Stream
 

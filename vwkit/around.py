@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vwkit.base import Backend
 
 if TYPE_CHECKING:
-    from vwkit.types import Matches
+    from collections.abc import Callable
+
+    from vwkit.types import Features, Matches
 
 __all__ = ["Evaluator", "Output", "Reranker"]
 
@@ -57,6 +59,18 @@ class Reranker(Backend):
     def _needs_fit(self) -> bool:
         return False
 
-    def _rerank(self, query: Any, matches: Matches, features: Any) -> Matches:
-        """Return the same matches in a better order."""
+    def _rerank(
+        self, query: Features, matches: Matches, features: Callable[[int], Features]
+    ) -> Matches:
+        """Return the matches of one query, ids (1, k), in a better order.
+
+        Parameters
+        ----------
+        query : Features
+            The query's local features.
+        matches : Matches
+            Rows of items and distances, nearest first.
+        features : callable
+            Gives the local features of an item by its row.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define _rerank")

@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, cast
 
 import numpy as np
 import pydantic
@@ -74,7 +74,7 @@ A spec gives it as ``{use: name, …}`` or as the path of a saved one; Python al
 """
 
 
-def Field(*, default: Any = ..., doc: str = "") -> Any:  # noqa: N802 - it is used like a type
+def Field(*, default: Any = ..., doc: str = "") -> Any:
     """Give a field its default (without one it must be given) and one line of documentation."""
     return pydantic.Field(default=default, description=doc)
 
@@ -631,7 +631,7 @@ def load(folder: str | Path) -> Any:
         if isinstance(error, ParameterError):
             raise ArtifactError(f"{folder}: saved parameters do not fit {name}: {error}") from None
         raise
-    except Exception as error:  # noqa: BLE001 - a library's own complaint about its file
+    except Exception as error:
         raise ArtifactError(
             f"{folder}: {name} cannot read what was saved: {type(error).__name__}: {error}"
         ) from error

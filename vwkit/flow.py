@@ -266,6 +266,7 @@ class Flow:
 
     def _transform(self, i: int, transform: Any) -> None:
         name = f"transform[{i}]"
+        self._data = fitting_vectors(transform, self._data)
         data, key = self._training(name, self._data, self._key)
         described = signature(transform, self.cache)
         fits = transform._needs_fit() and not transform._fitted

@@ -11,7 +11,8 @@ from vwkit.artifact import is_artifact, open_artifact
 from vwkit.builtin.readers import open_stream
 from vwkit.errors import ArtifactError, DataError
 from vwkit.formats import open_vectors
-from vwkit.run import INNER, Run
+from vwkit.run import Run
+from vwkit.run_folder import INNER
 
 __all__ = ["inspect_path"]
 

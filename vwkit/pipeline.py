@@ -24,7 +24,8 @@ from vwkit.hashing import content_key, file_sha256
 from vwkit.items import write_items
 from vwkit.jobs import Job, Progress, use_job
 from vwkit.lock import locked
-from vwkit.run import FILES, FORMAT, INNER, MANIFEST, Run, commit, finish_commit
+from vwkit.run import Run
+from vwkit.run_folder import FILES, FORMAT, INNER, MANIFEST, commit, finish_commit
 from vwkit.source import Source, from_dict, load, override
 from vwkit.spec import Spec, compile
 from vwkit.stages import MemoryMeter, Stages

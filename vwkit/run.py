@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.artifact import open_artifact
-from vwkit.base import load
+from vwkit.base import Backend, create, load
 from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.errors import ArtifactError, DataError, RunError, UnsupportedError
 from vwkit.featurizer import Featurizer
 from vwkit.hashing import file_sha256
 from vwkit.index import Index
 from vwkit.items import read_items
+from vwkit.jobs import job
 from vwkit.quantizer import Quantizer
+from vwkit.run_folder import INNER, MANIFEST, finish_commit, read_manifest
 from vwkit.sparse import Sparse
 from vwkit.stream import Stream
 from vwkit.transform import Transform
@@ -29,10 +28,6 @@ from vwkit.types import Array, Features, Item, Matches
 
 __all__ = ["Run", "Words"]
 
-FORMAT = 1
-INNER = ".run"
-MANIFEST = "manifest.json"
-FILES = ("items.jsonl", "report.html", "spec.yaml", MANIFEST)
 
 
 @dataclass(frozen=True)
@@ -176,6 +171,12 @@ class Run:
         return found
 
     @functools.cached_property
+    def rerankers(self) -> list[Any]:
+        """The rerankers in order."""
+        listed = [dict(one) for one in self.spec.get("rerank", [])]
+        return [create("reranker", one.pop("use"), **one) for one in listed]
+
+    @functools.cached_property
     def features(self) -> Stream:
         """The vectors that the featurizer gave: one row per item, or local ones with offsets."""
         name = "featurizer.local" if self.has("featurizer.local") else "features"
@@ -220,7 +221,8 @@ class Run:
         Parameters
         ----------
         images_or_item_ids : an image, an item id, or a list of them
-            Images as paths, PIL images or arrays.
+            Images as paths, PIL images or arrays. For a run that began from vectors: vectors
+            (q, d).
         k : int
             Items wanted per query.
         **late
@@ -231,66 +233,81 @@ class Run:
         Matches
             With `items`; ids are rows of items. After a local featurizer, items are ordered by
             the share of the query's descriptors whose nearest neighbour is theirs; the distance
-            is 1 minus that share.
+            is 1 minus that share. For a run that began from vectors, ids are rows of vectors.
 
         Raises
         ------
         ImageError, DataError, UnsupportedError
         """
         queries = images_or_item_ids
+        if not self.has("featurizer"):
+            return self.index.search(self._transformed(queries), k, **late)
         if isinstance(queries, (str, Path)) or not isinstance(queries, (list, tuple)):
             queries = [queries]
         parts = [self._query(query, k, late) for query in queries]
-        ids = np.concatenate([part.ids for part in parts]) if parts else np.zeros((0, k), np.int64)
-        distances = (
-            np.concatenate([part.distances for part in parts])
-            if parts
-            else np.zeros((0, k), np.float32)
+        ids = np.concatenate([np.zeros((0, k), np.int64), *(part.ids for part in parts)])
+        distances = np.concatenate(
+            [np.zeros((0, k), np.float32), *(part.distances for part in parts)]
         )
         items = [[self.items[i] if i >= 0 else None for i in row] for row in ids]
-        return Matches(ids, distances, items if self._rows_are_items else None)
+        return Matches(ids, distances, items)
 
-    @property
-    def _rows_are_items(self) -> bool:
-        return self.has("featurizer")  # otherwise rows are descriptors
+    def _query(self, query: Any, k: int, late: dict[str, Any]) -> Matches:
+        vectors = fitting_vectors(self.index, self._transformed(self.query_vectors(query)))
+        if self.featurizer.local:
+            found = self._vote(self.index.search(vectors, 1, **late), len(vectors), k)
+        else:
+            found = self.index.search(vectors, k, **late)
+        for reranker in self.rerankers:
+            found = reranker._rerank(self.local_features(query), found, self.local_features)
+        return found
+
+    def _transformed(self, vectors: Any) -> Any:
+        for transform in self.transforms:
+            vectors = transform.transform(fitting_vectors(transform, vectors))
+        return vectors
 
     @functools.cached_property
     def _by_id(self) -> dict[str, int]:
         return {item.id: i for i, item in enumerate(self.kept)}
 
-    def _query(self, query: Any, k: int, late: dict[str, Any]) -> Matches:
-        vectors = self.query_vectors(query)
-        for transform in self.transforms:
-            vectors = transform.transform(vectors)
-        vectors = fitting_vectors(self.index, vectors)
-        if not self.has("featurizer") or not self._local:
-            return self.index.search(vectors, k, **late)
-        return self._vote(self.index.search(vectors, 1, **late), len(vectors), k)
-
-    @property
-    def _local(self) -> bool:
-        return self.featurizer.local
+    @functools.cached_property
+    def _by_row(self) -> dict[int, int]:
+        return {item.row: i for i, item in enumerate(self.kept)}
 
     def query_vectors(self, query: Any) -> Any:
         """Return the vectors of an image or item, before the transforms."""
         if isinstance(query, str) and query in self._by_id:
-            row = self._by_id[query]
-            if self._local:
-                stream = self.features
-                span = slice(int(stream.offsets[row]), int(stream.offsets[row + 1]))  # type: ignore[index]
-                return stream.toarray()[span]
+            place = self._by_id[query]
+            if self.featurizer.local:
+                return self.local_features(self.kept[place].row).vectors
             vectors = self.vectors
-            return (
-                vectors.rows(row, row + 1)
-                if isinstance(vectors, Sparse)
-                else vectors[row : row + 1]
-            )
-        if isinstance(query, str) and not Path(query).exists():
-            raise DataError(f"{query}: neither an item of this run nor a file")
-        found = next(iter(self.featurizer.features([query])))
-        if not isinstance(found, Features):
-            raise DataError(f"{query}: no features")
-        return found.vectors
+            if isinstance(vectors, Sparse):
+                return vectors.rows(place, place + 1)
+            return vectors[place : place + 1]
+        return _features_of(self.featurizer, query).vectors
+
+    def local_features(self, query: Any) -> Features:
+        """Return the local features of an image, an item id or an item's row.
+
+        What a reranker compares: descriptors, and keypoints where they are known.
+        """
+        if isinstance(query, str) and query in self._by_id:
+            place = self._by_id[query]
+        elif isinstance(query, (int, np.integer)):
+            place = self._by_row[int(query)]
+        else:
+            return _features_of(getattr(self.featurizer, "local_", self.featurizer), query)
+        stream = self.features
+        if stream.offsets is None:
+            raise ArtifactError(f"{self.folder}: its features have no offsets; damaged, run again")
+        rows = slice(int(stream.offsets[place]), int(stream.offsets[place + 1]))
+        points = stream.columns.get("keypoints")
+        return Features(
+            stream.toarray()[rows],
+            None if points is None else points[rows],
+            self.kept[place].size,
+        )
 
     def _vote(self, nearest: Matches, count: int, k: int) -> Matches:
         ids = np.full((1, k), -1, np.int64)
@@ -308,89 +325,29 @@ class Run:
         return Matches(ids, distances)
 
 
-def fitting_vectors(index: Index, vectors: Any) -> Any:
-    """Make sparse vectors dense for an index that takes no sparse ones."""
-    if isinstance(vectors, Sparse) and not index.supports_sparse:
-        return vectors.toarray()
-    return vectors
+def _features_of(featurizer: Featurizer, query: Any) -> Features:
+    if isinstance(query, str) and not Path(query).exists():
+        raise DataError(f"{query}: neither an item of this run nor a file")
+    found = next(iter(featurizer.features([query])))
+    if not isinstance(found, Features):
+        raise DataError(f"{query}: no features")
+    return found
 
 
-# The folder ------------------------------------------------------------------------------------
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a run's manifest.
+def fitting_vectors(backend: Backend, vectors: Any) -> Any:
+    """Make sparse vectors dense for a backend that takes no sparse ones.
 
     Raises
     ------
-    ArtifactError
+    DataError
+        They would not fit into the job's memory.
     """
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["kind"] != "run" or not isinstance(manifest["stages"], dict):
-            raise ValueError
-        if int(manifest["format"]) > FORMAT:
-            raise ArtifactError(
-                f"{path}: run format {manifest['format']}, made by a newer vwkit; update vwkit"
-            )
-        if not all(_plain_name(name) for name in manifest["stages"]):
-            raise ValueError
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ArtifactError(f"{path}: not the manifest of a run, or damaged") from None
-    checked: dict[str, Any] = manifest
-    return checked
-
-
-def _plain_name(name: str) -> bool:
-    return "/" not in name and "\\" not in name and not name.startswith(".")
-
-
-def commit(folder: Path, names: list[str]) -> None:
-    """Make the work in ``.run/next`` the run: a journal first, so that a kill loses nothing."""
-    inner = folder / INNER
-    old: list[str] = []
-    if (folder / MANIFEST).is_file():
-        with contextlib.suppress(ArtifactError):
-            old = [*read_manifest(folder / MANIFEST)["stages"], *FILES]
-    journal = inner / "commit.json"
-    part = journal.with_suffix(".part")
-    part.write_text(json.dumps({"new": sorted(names), "old": sorted(old)}))
-    part.replace(journal)
-    finish_commit(folder)
-
-
-def finish_commit(folder: Path) -> None:
-    """Roll a journalled commit forward, from wherever it stopped."""
-    inner = folder / INNER
-    journal = inner / "commit.json"
-    if not journal.is_file():
-        return
-    try:
-        written = json.loads(journal.read_text())
-        new, old = ([str(name) for name in written[key]] for key in ("new", "old"))
-        if not all(map(_plain_name, new + old)):
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise ArtifactError(f"{journal}: damaged; remove {inner} and run again") from None
-    following = inner / "next"
-    if (following / MANIFEST).exists():
-        # The manifest goes first and comes last: without it the folder is no finished run.
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for name in old:
-            if name not in new:
-                _discard(folder / name)
-        for name in sorted(new, key=lambda name: (name == MANIFEST, name)):
-            if (following / name).exists():
-                _discard(folder / name)
-                (following / name).rename(folder / name)
-    journal.unlink()
-    shutil.rmtree(following, ignore_errors=True)
-    shutil.rmtree(inner / "checkpoints", ignore_errors=True)
-    (inner / "state.json").unlink(missing_ok=True)
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    if not isinstance(vectors, Sparse) or getattr(backend, "supports_sparse", False):
+        return vectors
+    rows, columns = vectors.shape
+    if 4 * rows * columns > job().memory:
+        raise DataError(
+            f"{backend.name} takes no sparse vectors, and {rows:,} × {columns:,} dense ones do not "
+            f"fit into {job().memory:,} bytes; take the index inverted, or fewer words"
+        )
+    return vectors.toarray()

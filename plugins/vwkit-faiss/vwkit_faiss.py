@@ -30,7 +30,7 @@ _log = logging.getLogger("vwkit")
 
 # Between two blocks the user is told how far it is and can interrupt.
 _BLOCK = 65_536
-# FAISS itself looks at no more than 256 points for a centroid, and at 65,536 for a 8-bit PQ.
+# FAISS itself looks at no more than 256 points for a centroid, and at 65,536 for an 8-bit PQ.
 _POINTS_PER_CENTROID = 256
 _TRAIN_ROWS = 65_536
 _ADVISED_POINTS = 39
@@ -469,8 +469,11 @@ def _trainers(faiss: Any, index: Any, parts: list[Any], seed: int) -> Iterator[i
     needed = 1
     rotations = []
     for part in parts:
-        if isinstance(part, faiss.IndexIVF) and not part.quantizer.is_trained:
-            needed = max(needed, part.nlist)
+        if isinstance(part, faiss.IndexIVF):
+            coarse = faiss.downcast_index(part.quantizer)
+            # The lists of an IMI are pairs of centroids, of which there are far fewer.
+            if not isinstance(coarse, faiss.MultiIndexQuantizer):
+                needed = max(needed, part.nlist)
         for owner in (part, getattr(part, "pq", None), getattr(part, "rq", None)):
             clustering = getattr(owner, "cp", None)
             if clustering is not None:

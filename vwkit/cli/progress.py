@@ -72,7 +72,7 @@ class _Lines(_Silence):
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._start, self._said = stage, now, now
-            print(f"{stage} …", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"{stage} …", file=sys.stderr, flush=True)
             return
         if now - self._said < _LINE_EVERY or not done:
             return
@@ -80,7 +80,7 @@ class _Lines(_Silence):
         rate = done / max(1e-9, now - self._start)
         left = f", {(total - done) / rate:,.0f} s left" if total else ""
         whole = f" of {total:,}" if total else ""
-        print(  # noqa: T201
+        print(
             f"{stage}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left} {_values(values)}".rstrip(),
             file=sys.stderr,
             flush=True,

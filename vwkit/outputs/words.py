@@ -25,7 +25,7 @@ class WordsOutput(Output):
 
     With ``text: true`` there is also one text file per item below ``text/``: the number of words,
     then a line ``word x y scale angle`` (or ``word`` alone) for each.
-    """  # noqa: D205, D415
+    """  # noqa: D205
 
     needs = ("vocabulary",)
 

@@ -57,8 +57,8 @@ def fitted(picture: Picture, size: int) -> Picture:
 
 def window(scales: Any) -> Any:
     """Return the side in pixels of the square around a keypoint of this diameter."""
-    wanted = np.nan_to_num(np.asarray(scales, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    return np.maximum(wanted * SPAN, _SMALLEST)
+    wanted = np.nan_to_num(np.asarray(scales, np.float64), nan=0.0)
+    return np.clip(wanted, _SMALLEST / SPAN, 1e6) * SPAN
 
 
 def patch(picture: Picture, keypoint: Sequence[float], size: int = PATCH) -> Picture:
@@ -80,7 +80,7 @@ def patch(picture: Picture, keypoint: Sequence[float], size: int = PATCH) -> Pic
     """
     import PIL.Image
 
-    x, y, scale, angle = (float(value) for value in np.nan_to_num(keypoint[:4]))
+    x, y, scale, angle = (float(value) for value in np.nan_to_num(keypoint[:4], posinf=0, neginf=0))
     width, height = picture.size
     x, y = min(max(x, 0.0), width - 1.0) + 0.5, min(max(y, 0.0), height - 1.0) + 0.5
     side = min(float(window(scale)), 2.0 * max(picture.size))

@@ -21,7 +21,8 @@ pytest.register_assert_rewrite(
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known, so that ``--strict-markers`` passes."""
     config.addinivalue_line(
-        "markers", "conformance: a test of vwkit's conformance suite; -m 'not conformance' leaves it out"
+        "markers",
+        "conformance: a test of vwkit's conformance suite; -m 'not conformance' leaves it out",
     )
 
 

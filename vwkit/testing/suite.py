@@ -198,13 +198,11 @@ class Suite:
         assert not heavy, f"importing {module} also imports {', '.join(heavy)}"
 
     def test_has_a_docstring(self) -> None:
-        """The class says in a sentence what it does.
+        """The class says what it does; ``vwkit backends`` and the docs show it.
 
         If this fails, check that the docstring stands directly below the ``class`` line.
         """
-        first = (self.backend.__doc__ or "").strip().partition("\n\n")[0]
-        assert first, f"{self.backend.__name__} has no docstring"
-        assert first.endswith((".", "!", "?", ":")), f"not a sentence: {first!r}"
+        assert (self.backend.__doc__ or "").strip(), f"{self.backend.__name__} has no docstring"
 
     def test_abilities_are_well_formed(self) -> None:
         """Class attributes that declare abilities hold what the core expects of them.
@@ -212,14 +210,14 @@ class Suite:
         If this fails, check the attribute that the message names.
         """
         cls, made = self.backend, self._make()
-        assert isinstance(made.dtypes, tuple), "dtypes is a tuple such as ('float32',)"
-        assert made.dtypes, "dtypes names at least one dtype"
+        assert not isinstance(made.dtypes, str), "dtypes is a tuple such as ('float32',)"
+        assert len(made.dtypes) > 0, "dtypes names at least one dtype"
         for name in made.dtypes:
             assert np.dtype(name).name == name, f"dtypes: {name!r} is not a dtype's plain name"
-        assert isinstance(cls.late, frozenset), "late is a frozenset of parameters"
+        assert isinstance(cls.late, (set, frozenset)), "late is a frozenset of parameters"
         unknown = sorted(cls.late - set(cls.parameters()))
         assert not unknown, f"late names {', '.join(unknown)}, which is no parameter"
-        assert isinstance(cls.requires, tuple), "requires is a tuple of modules"
+        assert not isinstance(cls.requires, str), "requires is a tuple of modules"
         assert isinstance(cls.revision, int), "revision is a whole number"
         assert cls.revision >= 1, "revision counts from 1"
         assert isinstance(made.deterministic, bool), "deterministic is True or False"
@@ -330,11 +328,18 @@ class Suite:
         seeded = self._offers("seed")
         if not seeded and not self._make().deterministic:
             pytest.skip("it has no seed and does not declare that it is deterministic")
-        changes = {"threads": 1} if self._offers("threads") else {}
         with use_job(Job(threads=1)):
-            one, two = self._ready(**changes), self._ready(**changes)
-            first, second = self._answer(one), self._answer(two)
-        self._assert_same(first, second, one.deterministic, "with the same seed")
+            first, second = self._trial(), self._trial()
+        exact = self._make(**self._on_one_thread()).deterministic
+        self._assert_same(first, second, exact, "with the same seed")
+
+    def _on_one_thread(self) -> dict[str, Any]:
+        """Return the change of parameters that makes a library use one thread."""
+        return {"threads": 1} if self._offers("threads") else {}
+
+    def _trial(self) -> Answer:
+        """Fit anew, on one thread, and return what shows whether a seed was heeded."""
+        return self._answer(self._ready(**self._on_one_thread()))
 
     def test_same_bytes_with_any_threads(self) -> None:
         """What declares `deterministic` gives the same bytes on one thread and on two.
@@ -487,15 +492,14 @@ class VectorSuite(Suite, suite=True):
         If this fails, check that the last, shorter chunk is used, that a Stream is read afresh in
         every pass, and that partial results do not depend on where chunks end.
         """
-        data = self._rows(1)
-        whole = self._fit(self._make(), data)
-        answer = self._answer(whole)
-        for sizes, known in (([1000], True), ([7], False), ([1, 16, 3], True)):
-            fitted = self._fit(self._make(), cut(data, sizes, known))
-            self._verify(fitted, data)
-            if fitted.deterministic:
+        data, change = self._rows(1), self._on_one_thread()
+        with use_job(Job(threads=1)):
+            answer = self._answer(self._fit(self._make(**change), data))
+            for sizes, known in (([1000], True), ([7], False), ([1, 16, 3], True)):
+                fitted = self._fit(self._make(**change), cut(data, sizes, known))
+                self._verify(fitted, data)
                 why = f"for chunks of {sizes} rows"
-                self._assert_same(answer, self._answer(fitted), True, why)
+                self._assert_same(answer, self._answer(fitted), fitted.deterministic, why)
 
     def test_second_fit_replaces_the_first(self) -> None:
         """Fitting again forgets the first data, of another size and dimension.
@@ -576,7 +580,7 @@ class VectorSuite(Suite, suite=True):
 
         If this fails, check that the public method is the inherited one.
         """
-        if getattr(self.backend, "supports_sparse", False):
+        if getattr(self._make(), "supports_sparse", False):
             return
         sparse = vwkit.Sparse.from_dense(self._rows(1).astype(np.float32))
         with pytest.raises(UnsupportedError, match=r"sparse|code"):
@@ -606,7 +610,9 @@ def _check_class(cls: type[Suite]) -> None:
     tested = cls.__dict__.get("backend")
     if tested is None:
         return  # a base for several classes of tests
-    if not (isinstance(tested, type) and issubclass(tested, cls.role) and "name" in tested.__dict__):
+    if not (
+        isinstance(tested, type) and issubclass(tested, cls.role) and "name" in tested.__dict__
+    ):
         raise TypeError(
             f"{cls.__name__}.backend: a class derived from vwkit.{cls.role.__name__} and decorated "
             f"with @vwkit.backend is needed; got {tested!r}"

@@ -82,7 +82,9 @@ class TransformTests(VectorSuite, suite=True):
         assert found.shape == wanted.shape
         limit = self.reference_error * max(1.0, float(np.abs(wanted).max(initial=0)))
         off = np.abs(found - wanted)
-        assert off.max(initial=0) <= limit, f"row {int(off.max(axis=1).argmax())} differs by {off.max()}"
+        assert off.max(initial=0) <= limit, (
+            f"row {int(off.max(axis=1).argmax())} differs by {off.max()}"
+        )
 
     def _assert_same(self, first: Answer, second: Answer, exact: bool, why: str) -> None:
         one, other = first[0], second[0]
@@ -127,7 +129,9 @@ class TransformTests(VectorSuite, suite=True):
         every = self._use(fitted, rows)[0]
         for i in range(len(rows)):
             alone = self._use(fitted, rows[i : i + 1])
-            self._assert_same((every[i : i + 1],), alone, fitted.deterministic, f"for row {i} alone")
+            self._assert_same(
+                (every[i : i + 1],), alone, fitted.deterministic, f"for row {i} alone"
+            )
         backwards = self._use(fitted, np.ascontiguousarray(rows[::-1]))[0]
         self._assert_same((every[::-1],), (backwards,), fitted.deterministic, "in another order")
 

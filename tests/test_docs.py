@@ -1,0 +1,236 @@
+"""The specs that come with vwkit run; every page is complete, linked and up to date.
+
+The fences of the pages themselves are run by docs/conftest.py: `pytest docs README.md`.
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import vwkit
+from vwkit.cli.new import jobs
+from vwkit.outputs.words import read_words
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PLUGINS = {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()}
+# These have no wheels; the README has a line that leaves them out.
+COMPILED = {"vwkit-hnswlib"}
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The specs ---------------------------------------------------------------------------------------
+
+# What the small data need to be told; nothing else of a spec is changed.
+SMALLER = {"oxford5k": ("clusterer.k=60", "clusterer.train_rows=800")}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs")
+    script("make_data").make(folder)
+    for job, text in jobs().items():
+        (folder / f"{job}.yaml").write_text(text)
+    return folder
+
+
+def finished(data, job):
+    """Run a spec of vwkit's, as a user would after `vwkit new`."""
+    try:
+        pipeline = vwkit.Pipeline.from_file(data / f"{job}.yaml", SMALLER.get(job, ()))
+    except vwkit.SpecError as error:
+        missing = set(re.findall(r"it comes with the package (\S+?):", str(error)))
+        if not missing:
+            raise
+        pytest.skip(" and ".join(f"{job} needs ./plugins/{name}" for name in sorted(missing)))
+    return pipeline.run(data / "runs" / job)
+
+
+def check_vocabulary(data, run):
+    words, items = read_words(data / "out/words")
+    again = vwkit.load(data / "out/vocabulary").encode(vwkit.read(data / "descriptors.bvecs"))
+    assert (again.toarray()[:, 0] == words.words).all()
+    assert len(np.unique(words.words)) == 1000
+    assert [item.id for item in items] == ["descriptors.bvecs"]
+
+
+def check_approximate_vocabulary(data, run):
+    assert vwkit.load(data / "out/vocabulary").codebook.shape == (1, 1000, 32)
+    assert run.clusterer.assign.name == "hnsw"
+
+
+def check_codes(data, run):
+    codes = np.load(data / "out/codes.npy")
+    assert codes.shape == (3000, 4)
+    assert codes.dtype == np.uint8
+    rows = vwkit.read(data / "descriptors.bvecs").toarray().astype(float)
+    error = ((run.quantizer.decode(codes) - rows) ** 2).mean()
+    assert error < 0.2 * rows.var(axis=0).mean()
+
+
+def check_colours(data, run):
+    labels = np.load(data / "out/labels.npy")
+    assert len(labels) == 90 * 120
+    assert set(labels) == set(range(16))
+    assert vwkit.load(data / "out/colours").codebook.shape == (1, 16, 3)
+
+
+def check_oxford5k(data, run):
+    words, items = read_words(data / "out/words")
+    assert words.offsets.tolist() == [0, 400, 400, 1100]
+    assert items[2].id == "radcliffe_camera_000002.jpg"
+    text = (data / "out/words/text/all_souls_000000.jpg.txt").read_text().split()
+    assert text == ["400", *map(str, words.words[:400].tolist())]
+
+
+def check_retrieval(data, run):
+    assert run.scores["queries"] == 12
+    assert run.scores["mAP"] > 0.9
+    with PIL.Image.open(data / "out/search.png") as picture:
+        assert picture.width > 100
+
+
+def check_search(data, run):
+    best = run.search(str(data / "photos/castle_left.jpg"), 3).items[0]
+    assert {item.id for item in best} == {f"castle_{view}.jpg" for view in ("far", "left", "right")}
+    lines = (data / "out/nearest.csv").read_text().splitlines()
+    assert len(lines) == 13
+    assert "bridge_left.jpg" in lines[1]
+    assert len(vwkit.load(data / "out/index")) == 12
+
+
+CHECKS = {
+    name.removeprefix("check_").replace("_", "-"): function
+    for name, function in list(globals().items())
+    if name.startswith("check_")
+}
+
+
+@pytest.mark.parametrize("job", sorted(jobs()))
+def test_a_spec_runs_end_to_end(data, job):
+    run = finished(data, job)
+    assert (run.folder / "report.html").stat().st_size > 0
+    CHECKS[job](data, run)
+
+
+def test_every_spec_is_checked_shown_and_new():
+    assert set(CHECKS) == set(jobs())
+    shown = {path.stem: path for path in (DOCS / "specs").iterdir()}
+    assert set(shown) == set(jobs())
+    readme = (ROOT / "README.md").read_text()
+    for job, text in jobs().items():
+        assert shown[job].read_text() == text
+        assert text.startswith("# "), f"`vwkit new` lists the first line of {job}"
+        assert f"(docs/specs/{job}.yaml)" in readme
+
+
+# The pages ---------------------------------------------------------------------------------------
+
+FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+NOTE = re.compile(r"<!-- (not run|needs|file): (.+?) -->")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_fence_is_run_or_says_why_not(page):
+    text = page.read_text(encoding="utf-8")
+    fences = list(FENCE.finditer(text))
+    assert 2 * len(fences) == len(re.findall(r"^ *(```|~~~)", text, re.MULTILINE))
+    for fence in fences:
+        at = f"{page.name}:{text.count(chr(10), 0, fence.start()) + 1}"
+        above = text[: fence.start()].rstrip("\n").rpartition("\n")[2]
+        note = NOTE.fullmatch(above)
+        assert note or not above.startswith("<!--"), f"{at}: {above}: not a note that is known"
+        assert not note or text[: fence.start()].endswith(f"{above}\n")
+        language = fence["language"]
+        assert language in ("python", "yaml", "toml", "console", "text"), f"{at}: {language!r}"
+        if note and note[1] == "needs":
+            assert note[2] in PLUGINS, at
+        if language == "console":
+            assert fence["body"].startswith("$ "), f"{at}: a command begins with `$ `"
+
+
+def test_there_are_examples_to_run():
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    assert sum(len(FENCE.findall(text)) for text in texts) > 60
+    assert sum(text.count("](") for text in texts) > 30
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text))
+    for link in links:
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {
+                re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles
+            }
+            assert anchor in slugs, f"{page.name}: {link}"
+
+
+def test_the_index_names_every_page():
+    index = (DOCS / "index.md").read_text()
+    for page in DOCS.glob("*.md"):
+        assert page.name == "index.md" or f"]({page.name})" in index, page.name
+
+
+def test_the_page_of_backends_is_up_to_date():
+    """A plugin that is not installed cannot be compared; its text must be there nevertheless."""
+    make = script("make_backends")
+    page = make.PAGE.read_text(encoding="utf-8")
+    found = make.sections()
+    assert len(found) > 20
+    remake = "run `python docs/make_backends.py` with all plugins installed"
+    for (role, name), text in found.items():
+        part = page.partition(f"\n## {role}\n")[2].partition("\n## ")[0]
+        assert f"\n{text}" in f"{part}\n", f"{role} {name}: {remake}"
+    mentioned = {package for package in PLUGINS if f"Package `{package}`" in page}
+    assert mentioned == PLUGINS, remake
+    if all(importlib.util.find_spec(name.replace("-", "_")) for name in PLUGINS):
+        assert page == make.page(), remake
+
+
+def test_the_readme_tells_how_to_install():
+    readme = (ROOT / "README.md").read_text()
+    without = re.search(r'pip install "\.\[testing\]"((?: \./plugins/[\w-]+)+)', readme)
+    named = {part.removeprefix("./plugins/") for part in without[1].split()}
+    assert named == PLUGINS - COMPILED
+    picture = re.search(r"!\[.+\]\((docs/images/.+?)\)", readme)[1]
+    assert (ROOT / picture).stat().st_size < 300_000
+
+
+def test_the_package_of_the_tutorial_is_as_short_as_it_says():
+    text = (DOCS / "write-a-backend.md").read_text(encoding="utf-8")
+    files = re.findall(r"<!-- file: [^\n]+ -->\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(files) == 3
+    lines = sum(bool(line.strip()) for file in files for line in file.splitlines())
+    assert lines < 40
+    assert f"{lines} lines" in text
+    assert f"{lines} lines" in (ROOT / "README.md").read_text()
+
+
+def test_every_command_and_key_is_explained():
+    from vwkit.cli.main import _COMMANDS
+    from vwkit.spec import KEYS
+
+    titles = re.findall(r"^## (.+)$", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    assert sorted(titles) == sorted(_COMMANDS)
+    specs = (DOCS / "specs.md").read_text()
+    for key in KEYS:
+        assert f"`{key}`" in specs, key

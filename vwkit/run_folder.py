@@ -1,0 +1,96 @@
+"""The run folder: its manifest, and how a new run takes the place of an old one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from vwkit.errors import ArtifactError
+
+__all__ = ["FILES", "FORMAT", "INNER", "MANIFEST", "commit", "finish_commit", "read_manifest"]
+
+FORMAT = 1
+INNER = ".run"
+MANIFEST = "manifest.json"
+FILES = ("items.jsonl", "report.html", "spec.yaml", MANIFEST)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a run's manifest.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["kind"] != "run" or not isinstance(manifest["stages"], dict):
+            raise ValueError
+        if int(manifest["format"]) > FORMAT:
+            raise ArtifactError(
+                f"{path}: run format {manifest['format']}, made by a newer vwkit; update vwkit"
+            )
+        if not all(_plain_name(name) for name in manifest["stages"]):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{path}: not the manifest of a run, or damaged") from None
+    checked: dict[str, Any] = manifest
+    return checked
+
+
+def _plain_name(name: str) -> bool:
+    return "/" not in name and "\\" not in name and not name.startswith(".")
+
+
+def commit(folder: Path, names: list[str]) -> None:
+    """Make the work in ``.run/next`` the run: a journal first, so that a kill loses nothing."""
+    inner = folder / INNER
+    old: list[str] = []
+    if (folder / MANIFEST).is_file():
+        with contextlib.suppress(ArtifactError):
+            old = [*read_manifest(folder / MANIFEST)["stages"], *FILES]
+    journal = inner / "commit.json"
+    part = journal.with_suffix(".part")
+    part.write_text(json.dumps({"new": sorted(names), "old": sorted(old)}))
+    part.replace(journal)
+    finish_commit(folder)
+
+
+def finish_commit(folder: Path) -> None:
+    """Roll a journalled commit forward, from wherever it stopped."""
+    inner = folder / INNER
+    journal = inner / "commit.json"
+    if not journal.is_file():
+        return
+    try:
+        written = json.loads(journal.read_text())
+        new, old = ([str(name) for name in written[key]] for key in ("new", "old"))
+        if not all(map(_plain_name, new + old)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise ArtifactError(f"{journal}: damaged; remove {inner} and run again") from None
+    following = inner / "next"
+    if (following / MANIFEST).exists():
+        # The manifest goes first and comes last: without it the folder is no finished run.
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in old:
+            if name not in new:
+                _discard(folder / name)
+        for name in sorted(new, key=lambda name: (name == MANIFEST, name)):
+            if (following / name).exists():
+                _discard(folder / name)
+                (following / name).rename(folder / name)
+    journal.unlink()
+    shutil.rmtree(following, ignore_errors=True)
+    shutil.rmtree(inner / "checkpoints", ignore_errors=True)
+    (inner / "state.json").unlink(missing_ok=True)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
