@@ -4,9 +4,11 @@ Every fence counts: Python is executed (with ``>>>`` its output is compared), co
 are run and what follows them is compared (``...`` stands for anything), specs and parts of specs are
 checked. A comment right above a fence changes that:
 
-    <!-- not run: why -->      nothing is done with it
+    <!-- not run: why -->        nothing is done with it
     <!-- needs: vwkit-faiss -->  it is skipped where that package is not installed
-    <!-- file: name.py -->     it is written to that file, for later fences
+    <!-- file: name.py -->       it is written to that file, for later fences
+
+``sh`` (commands to paste, without ``$ ``) and ``text`` are shown only.
 
 A page is run in one go and in order: ``pytest docs README.md``.
 """
@@ -149,8 +151,6 @@ _EVALUATORS = {
     "toml": _check_spec,
     "console": _run_commands,
 }
-#: Languages that are shown only.
-SHOWN = ("text",)
 
 
 def load_script(name: str) -> Any:

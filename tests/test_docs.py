@@ -153,7 +153,12 @@ def test_every_fence_is_run_or_says_why_not(page):
         assert note or not above.startswith("<!--"), f"{at}: {above}: not a note that is known"
         assert not note or text[: fence.start()].endswith(f"{above}\n")
         language = fence["language"]
-        assert language in ("python", "yaml", "toml", "console", "text"), f"{at}: {language!r}"
+        assert language in ("python", "yaml", "toml", "console", "sh", "text"), (
+            f"{at}: {language!r}"
+        )
+        if language == "sh":
+            assert note, f"{at}: say why it is not run, or write `console` and `$ `"
+            assert note[1] == "not run", at
         if note and note[1] == "needs":
             assert note[2] in PLUGINS, at
         if language == "console":

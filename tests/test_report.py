@@ -353,23 +353,27 @@ def test_images_in_no_group_are_counted(tmp_path):
     assert "Learning" not in page.headings
 
 
-def test_local_features_clustered_without_a_bag(tmp_path):
-    spec = bag(tmp_path, featurizer={"use": "cells"}, index={"use": "exact"},
-               clusterer={"use": "lloyd", "k": 10, "iterations": 3},
-               transform=[{"use": "l2-norm"}])  # fmt: skip
-    page = read(run_of(tmp_path, spec).folder / "report.html")
+@pytest.mark.parametrize("clusterer", [{"use": "lloyd", "k": 10}, {"use": "graded"}])
+def test_local_features_clustered_without_a_bag(tmp_path, clusterer):
+    transform = [{"use": "l2-norm"}]
+    spec = bag(tmp_path, featurizer={"use": "cells"}, clusterer=clusterer, transform=transform)
+    del spec["evaluate"]
+    spec["index"] = {"use": "exact"}
+    with registered(Graded):
+        page = read(run_of(tmp_path, spec).folder / "report.html")
     assert "What the words look like" in page.headings
-    assert "Search" in page.headings
+    assert "Search" not in page.headings  # each descriptor would find itself
+    assert "Images" in page.headings
 
 
-def test_a_search_that_would_take_long_is_left_out(tmp_path, monkeypatch):
-    from vwkit.report import searches
-
-    spec = bag(tmp_path, featurizer={"use": "cells"}, index={"use": "exact"})
-    run = run_of(tmp_path, spec)
-    assert len(find_examples(run)) == 6
-    monkeypatch.setattr(searches, "_AFFORDABLE", 1000)
-    assert find_examples(run) == []
+def test_a_saved_vocabulary_is_shown_without_its_learning(tmp_path):
+    first = run_of(tmp_path, bag(tmp_path))
+    first.vocabulary.save(tmp_path / "vocabulary")
+    spec = bag(tmp_path)
+    spec["featurizer"]["vocabulary"] = str(tmp_path / "vocabulary")
+    page = read(vwkit.Pipeline.from_dict(spec).run(tmp_path / "second").folder / "report.html")
+    assert {"What the words look like", "Words"} <= set(page.headings)
+    assert "Learning" not in page.headings
 
 
 # Untrusted text --------------------------------------------------------------------------------

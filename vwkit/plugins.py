@@ -60,7 +60,7 @@ class Registry:
 
     def add(self, cls: type[Any], package: str, version: str) -> None:
         """Take one class in; a class that is already here is not taken twice."""
-        role, name = getattr(cls, "role", None), cls.__dict__.get("name")
+        role, name = getattr(cls, "role", None), getattr(cls, "__dict__", {}).get("name")
         if not isinstance(role, str) or not isinstance(name, str):
             raise PluginError(
                 f"{cls!r} is not a backend: derive it from a role such as vwkit.Index and "

@@ -28,6 +28,8 @@ from vwkit.types import Array, Features, Item, Matches
 
 __all__ = ["Run", "Words"]
 
+_VOTES = 5  # nearest descriptors that each descriptor of a query votes with
+
 
 
 @dataclass(frozen=True)
@@ -232,8 +234,8 @@ class Run:
         -------
         Matches
             With `items`; ids are rows of items. After a local featurizer, items are ordered by
-            the share of the query's descriptors whose nearest neighbour is theirs; the distance
-            is 1 minus that share. For a run that began from vectors, ids are rows of vectors.
+            the share of the query's descriptors that have one of theirs among the 5 nearest; the
+            distance is 1 minus that share. For a run that began from vectors, ids are rows of vectors.
 
         Raises
         ------
@@ -255,7 +257,7 @@ class Run:
     def _query(self, query: Any, k: int, late: dict[str, Any]) -> Matches:
         vectors = fitting_vectors(self.index, self._transformed(self.query_vectors(query)))
         if self.featurizer.local:
-            found = self._vote(self.index.search(vectors, 1, **late), len(vectors), k)
+            found = self._vote(self.index.search(vectors, _VOTES, **late), k)
         else:
             found = self.index.search(vectors, k, **late)
         for reranker in self.rerankers:
@@ -309,15 +311,16 @@ class Run:
             self.kept[place].size,
         )
 
-    def _vote(self, nearest: Matches, count: int, k: int) -> Matches:
+    def _vote(self, nearest: Matches, k: int) -> Matches:
         ids = np.full((1, k), -1, np.int64)
         distances = np.full((1, k), np.inf, np.float32)
-        rows = nearest.ids[:, 0]
-        rows = rows[rows >= 0]
-        if count and len(rows):
+        if len(nearest):
+            line, column = np.nonzero(nearest.ids >= 0)
             offsets = self.arrays("features")["offsets"]
-            owners = np.searchsorted(offsets, rows, side="right") - 1
-            votes = np.bincount(owners, minlength=len(self.kept)) / count
+            owners = np.searchsorted(offsets, nearest.ids[line, column], side="right") - 1
+            # Each of the query's descriptors has one vote for an item, however often it is near.
+            once = np.unique(line * len(self.kept) + owners) % len(self.kept)
+            votes = np.bincount(once, minlength=len(self.kept)) / len(nearest)
             order = np.lexsort((np.arange(len(votes)), -votes))[:k]
             order = order[votes[order] > 0]
             ids[0, : len(order)] = [self.kept[i].row for i in order]

@@ -519,10 +519,13 @@ class _Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._searching = 0
+        self._waiting = 0
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
         with self._changed:
+            # A change that waits goes first, or searches without end would keep it out.
+            self._changed.wait_for(lambda: not self._waiting)
             self._searching += 1
         try:
             yield
@@ -534,8 +537,13 @@ class _Gate:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._searching)
-            yield
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: not self._searching)
+                yield
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
 
 
 def _blocks(vectors: Any, rows: int) -> Iterator[Array]:

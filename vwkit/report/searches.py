@@ -19,8 +19,6 @@ __all__ = ["Example", "find_examples", "picture", "result_list", "search_section
 
 QUERIES = 6
 RESULTS = 6
-#: Pairs of vectors to compare for examples, at most; beyond, a run shows none.
-_AFFORDABLE = 1e9
 
 _SIGNS = {
     "right": tag("span", "✓", tag("i", " right"), class_="sign"),
@@ -63,9 +61,10 @@ def find_examples(run: Any) -> list[Example]:
     Returns
     -------
     list of Example
-        Empty without an index of images, or where searching would take long.
+        Empty without an index of images. Empty too where the index holds an image's many
+        descriptors: each example would be as many searches as the image has.
     """
-    if not run.has("index") or not run.has("featurizer") or not _affordable(run):
+    if not run.has("index") or not run.has("featurizer") or run.featurizer.local:
         return []
     kept = {item.id: item for item in run.kept}
     scores = {name: score for name, score in average_precisions(run).items() if name in kept}
@@ -108,15 +107,6 @@ def _chosen(names: list[str], scores: dict[str, float]) -> list[tuple[str, str]]
         chosen[0] = (chosen[0][0], f"the best of {len(ranked)} queries")
         chosen[-1] = (chosen[-1][0], f"the worst of {len(ranked)} queries")
     return chosen
-
-
-def _affordable(run: Any) -> bool:
-    if not run.featurizer.local or not run.kept:
-        return bool(run.kept)
-    # Every descriptor of a query looks for its neighbour; an approximate index sees a part only.
-    rows = len(run.index)
-    compared = rows if run.index.exact else min(rows, 10_000)
-    return QUERIES * rows / len(run.kept) * compared <= _AFFORDABLE
 
 
 def _truth(run: Any) -> dict[str, tuple[set[str], set[str]]]:

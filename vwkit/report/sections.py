@@ -31,6 +31,8 @@ __all__ = [
 
 _SLOTS = ("featurizer", "transform", "quantizer", "clusterer", "index", "rerank", "evaluate")
 _ROWS = 500
+#: Folder names that say nothing without the one above.
+_GENERIC = ("data", "images", "photos", "pictures", "pics")
 _SPEC_LETTERS = 60_000
 _IMAGES = 12
 #: Parameters that say most of a backend in few words.
@@ -42,6 +44,8 @@ def title(run: Any) -> str:
     """Name a run after its data."""
     spec = run.spec
     path = PurePath(str((spec.get("images") or spec.get("vectors") or {}).get("path", "run")))
+    if path.name in _GENERIC and path.parent.name:
+        return f"{path.parent.name}/{path.name}"
     return path.name or str(path)
 
 

@@ -172,6 +172,8 @@ def patch_section(
     if not rows:
         return None
     sample = _sampled(run, said, keypoints, rows)
+    if len(sample.words) == 0:
+        return None
     chosen = _chosen_words(sample, counts).tolist()
     places = [_places(sample, word) for word in chosen]
     made: dict[int, str] = {}
@@ -226,10 +228,12 @@ def _sampled(run: Any, said: Words, keypoints: NDArray[np.float32], rows: Sequen
     words, points, near, clear = [], [], [], []
     for row, item in zip(rows, items, strict=True):
         span = slice(int(said.offsets[row]), int(said.offsets[row + 1]))
-        words.append(np.asarray(said.words[span], np.int64))
-        points.append(np.asarray(keypoints[span]))
+        own = np.asarray(said.words[span]).astype(np.int32)
+        in_one = own >= 0  # a clusterer may put rows in no cluster
+        words.append(own[in_one].astype(np.int64))
+        points.append(np.asarray(keypoints[span])[in_one])
         clear.append(_clear(points[-1], item))
-        vectors = np.asarray(local[span])
+        vectors = np.asarray(local[span])[in_one]
         for transform in () if aggregated else run.transforms:
             vectors = transform.transform(vectors)
         near.append(

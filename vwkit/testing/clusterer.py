@@ -63,14 +63,11 @@ class ClustererTests(VectorSuite, suite=True):
 
     # What the tests are made of
 
-    def _defaults(self) -> dict[str, Any]:
-        return {"k": 5} if self._offers("k") else {}
-
     def _with_k(self, k: int, **changes: Any) -> Any:
         return self._make(**({"k": k} if self._offers("k") else {}), **changes)
 
     def _domain_is_codes(self) -> bool:
-        return self._make().consumes == "codes"
+        return bool(self._make().consumes == "codes")
 
     def _fixed_k(self) -> bool:
         return bool(self._make().fixed_k and self._offers("k"))

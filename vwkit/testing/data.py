@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from vwkit.stream import Stream
 from vwkit.types import Array
 
 __all__ = [
+    "DEFAULTS",
     "KINDS",
     "cut",
     "layouts",
@@ -19,6 +21,11 @@ __all__ = [
     "numbers",
     "photo",
 ]
+
+#: Parameters that must be given and that the suite gives where the author does not, by role.
+DEFAULTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {"clusterer": {"k": 5}, "quantizer": {"m": 2, "ks": 16}}
+)
 
 KINDS = ("normal", "uniform", "grid", "repeats", "zeros", "bytes")
 
@@ -39,6 +46,7 @@ def numbers(
         Spread of the first two.
     """
     rng = np.random.default_rng([seed, rows, dim])
+    found: NDArray[np.float64]
     if kind == "normal":
         found = rng.normal(0, scale / 3, (rows, dim))
     elif kind == "grid":
@@ -54,7 +62,8 @@ def numbers(
         found = rng.integers(0, 256, (rows, dim)).astype(np.float64)
     else:
         found = rng.uniform(-scale, scale, (rows, dim))
-    return np.clip(found, -1000, 1000).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(found, -1000, 1000).astype(np.float32)
+    return clipped
 
 
 def noise(seed: int, rows: int, dim: int) -> NDArray[np.float32]:
@@ -67,7 +76,10 @@ def mixture(seed: int, rows: int, dim: int, groups: int) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     centers = rng.uniform(-300, 300, (groups, dim))
     member = rng.permutation(np.arange(rows) % groups)
-    return (centers[member] + rng.normal(0, 5, (rows, dim))).astype(np.float32)
+    spread: NDArray[np.float32] = (centers[member] + rng.normal(0, 5, (rows, dim))).astype(
+        np.float32
+    )
+    return spread
 
 
 def layouts(array: Array) -> Iterator[tuple[str, Array]]:
@@ -108,4 +120,5 @@ def photo(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
         tall, broad = rng.integers(3, 16, 2)
         picture[top : top + tall, left : left + broad] = rng.uniform(0, 255, 3)
     picture += rng.normal(0, 4, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
+    return pixels

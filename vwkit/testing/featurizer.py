@@ -80,7 +80,7 @@ class FeaturizerTests(Suite, suite=True):
 
     @property
     def _is_reader(self) -> bool:
-        return self._make().consumes == "files"
+        return bool(self._make().consumes == "files")
 
     def _images(self) -> list[Array]:
         return [photo(seed, *self.image_size) for seed in range(4)]

@@ -78,7 +78,8 @@ class IndexTests(VectorSuite, suite=True):
         drawn = _stretched(self._enough(drawn), self._step())
         if _takes_floats(index):
             return drawn
-        return np.clip(np.floor(np.abs(drawn) * 7), 0, 255).astype(np.uint8)
+        whole: Array = np.clip(np.floor(np.abs(drawn) * 7), 0, 255).astype(np.uint8)
+        return whole
 
     def _enough(self, drawn: NDArray[np.float32]) -> NDArray[np.float32]:
         missing = self.min_rows - len(drawn)
@@ -257,7 +258,7 @@ class IndexTests(VectorSuite, suite=True):
         dim = -(-16 // self._step()) * self._step()
         every = noise(20, self._count(rows) + 100, dim)
         if not _takes_floats(index):
-            every = np.random.default_rng(20).integers(0, 256, every.shape).astype(np.uint8)  # type: ignore[assignment]
+            every = np.random.default_rng(20).integers(0, 256, every.shape).astype(np.uint8)
         return every[:-100], every[-100:]
 
     # Tests
@@ -469,7 +470,7 @@ class IndexTests(VectorSuite, suite=True):
             if kind == "normal" and not _takes_floats(index):
                 continue
             held = numbers(1, self._count(), self._dim(), kind)
-            held = held if _takes_floats(index) else held.astype(np.uint8)  # type: ignore[assignment]
+            held = held if _takes_floats(index) else held.astype(np.uint8)
             index.build(held)
             queries = held[5:14]
             self._check(index, held, queries, 7)
@@ -677,10 +678,11 @@ class IndexTests(VectorSuite, suite=True):
         for name in sorted(index.late):
             value = getattr(index, name)
             for other in {value, value * 2} if isinstance(value, int) and value > 0 else {value}:
-                self._check(index, held, held[:6], 5, **{name: other})
+                late: dict[str, Any] = {name: other}
+                self._check(index, held, held[:6], 5, **late)
             assert index.params() == params, f"searching with {name} changed the index"
             self._assert_same(before, self._use(index, held[:6]), False, f"after one with {name}")
-        for wrong in sorted(set(index.parameters()) - index.late) + ["no_such_parameter"]:
+        for wrong in [*sorted(set(index.parameters()) - index.late), "no_such_parameter"]:
             with pytest.raises(ParameterError, match="late parameters"):
                 index.search(held[:2], 3, **{wrong: 1})
 

@@ -56,10 +56,6 @@ class QuantizerTests(VectorSuite, suite=True):
 
     # What the tests are made of
 
-    def _defaults(self) -> dict[str, Any]:
-        fitting = {"m": 2, "ks": 16}
-        return {name: value for name, value in fitting.items() if self._offers(name)}
-
     def _step(self) -> int:
         m = {**self._defaults(), **self.params}.get("m", 1)
         return int(np.lcm(self.dim_step, m if isinstance(m, int) else 1))
@@ -259,7 +255,8 @@ class QuantizerTests(VectorSuite, suite=True):
         whole = np.concatenate(list(codes))
         assert np.abs(every - fitted.decode(whole)).max() <= limit, "other codes from a Stream"
         assert np.abs(every - fitted.decode(codes).toarray()).max() <= limit
-        assert np.array_equal(codes.offsets, offsets), "the items' offsets were lost"
+        assert codes.offsets is not None, "the items' offsets were lost"
+        assert np.array_equal(codes.offsets, offsets), "the items' offsets were changed"
 
     def test_bad_codes_are_refused(self) -> None:
         """Codes out of range, of another width or with fractions are refused.

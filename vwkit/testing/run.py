@@ -10,6 +10,7 @@ from typing import Any
 
 from vwkit.errors import ParameterError
 from vwkit.plugins import registry
+from vwkit.testing.data import DEFAULTS
 
 __all__ = ["SUITES", "run_conformance"]
 
@@ -70,9 +71,9 @@ def run_conformance(
             f"{', '.join(SUITES)}"
         )
     cls = registry().entry(role, name).cls
-    wrong = sorted(set(params) - set(cls.parameters()))
-    if wrong:
-        cls(**{wrong[0]: params[wrong[0]]})  # raises, and suggests the nearest name
+    # Wrong parameters are said once, before any test runs.
+    given = {key: one for key, one in DEFAULTS.get(role, {}).items() if key in cls.parameters()}
+    cls(**{**given, **params})
     text = _MODULE.format(
         suite=SUITES[role],
         title="".join(part.capitalize() for part in name.replace("_", "-").split("-")),
@@ -94,7 +95,7 @@ def run_conformance(
                 "-p", "no:cacheprovider",
                 # vwkit was imported before pytest could look into it, which it would mention.
                 "-W", "ignore::pytest.PytestAssertRewriteWarning",
-                "-q", "--no-header", "-rfEX",
+                "-q", "--no-header", "--tb=short", "-rfEX",
                 *options,
             ]
         )  # fmt: skip

@@ -41,7 +41,7 @@ from vwkit.errors import (
 )
 from vwkit.jobs import Job, use_job
 from vwkit.plugins import registered, registry, unavailable
-from vwkit.testing.data import cut, layouts, numbers
+from vwkit.testing.data import DEFAULTS, cut, layouts, numbers
 from vwkit.types import Array
 
 __all__ = ["Suite", "VectorSuite", "examples"]
@@ -144,7 +144,8 @@ class Suite:
 
     def _defaults(self) -> dict[str, Any]:
         """Return values for parameters that must be given; the author's `params` win."""
-        return {}
+        given = DEFAULTS.get(self.backend.role, {})
+        return {name: value for name, value in given.items() if self._offers(name)}
 
     def _make(self, **changes: Any) -> Any:
         """Return a new backend with the author's parameters, some of them changed."""
@@ -559,10 +560,10 @@ class VectorSuite(Suite, suite=True):
             spoilt = data.astype(np.float64)
             spoilt[17, 0] = bad
             # What learns nothing does not look at a Stream before it is asked to transform it.
-            given_ways = [spoilt, cut(spoilt, [10])] if self._make()._needs_fit() else [spoilt]
-            for given in given_ways:
+            ways = [spoilt, cut(spoilt, [10])] if self._make()._needs_fit() else [spoilt]
+            for way in ways:
                 with pytest.raises(DataError, match="row 17"):
-                    self._fit(self._make(), given)
+                    self._fit(self._make(), way)
             if self._usable(fitted):
                 with pytest.raises(DataError, match="row 17"):
                     self._use(fitted, spoilt)
@@ -654,8 +655,9 @@ def _no_pickle() -> Iterator[None]:
             "file (_save): a pickle runs code when it is opened"
         )
 
-    names = ("dump", "dumps", "load", "loads", "Pickler", "Unpickler")
-    with mock.patch.multiple("pickle", **dict.fromkeys(names, refuse)):
+    with contextlib.ExitStack() as stack:
+        for name in ("dump", "dumps", "load", "loads", "Pickler", "Unpickler"):
+            stack.enter_context(mock.patch(f"pickle.{name}", refuse))
         yield
 
 

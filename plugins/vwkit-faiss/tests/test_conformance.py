@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from vwkit.testing import IndexTests
+from typing import Any, ClassVar
+
 from vwkit_faiss import Faiss
+
+from vwkit.testing import IndexTests
 
 
 class TestFlat(IndexTests):
@@ -11,18 +14,18 @@ class TestFlat(IndexTests):
 
 class TestHNSW(IndexTests):
     backend = Faiss
-    params = {"factory": "HNSW32", "efSearch": 64}
+    params: ClassVar[dict[str, Any]] = {"factory": "HNSW32", "efSearch": 64}
     min_recall = 0.95
 
 
 class TestIVF(IndexTests):
     backend = Faiss
-    params = {"factory": "IVF4,Flat", "nprobe": 4}
+    params: ClassVar[dict[str, Any]] = {"factory": "IVF4,Flat", "nprobe": 4}
     min_recall = 1.0
     min_rows = 4
 
 
 class TestHalf(IndexTests):
     backend = Faiss
-    params = {"factory": "SQfp16"}
+    params: ClassVar[dict[str, Any]] = {"factory": "SQfp16"}
     min_recall = 0.95

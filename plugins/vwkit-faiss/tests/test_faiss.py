@@ -7,10 +7,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+from vwkit_faiss import Faiss
+
 import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError, UnsupportedError
 from vwkit.jobs import Job, use_job
-from vwkit_faiss import Faiss
 
 ROWS = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
 QUERIES = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)
@@ -105,9 +106,9 @@ def test_a_bad_factory_is_refused_at_once(factory: str, match: str) -> None:
 
 
 def test_a_factory_that_does_not_fit_the_data(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ParameterError, match="for 16 dimensions.*multiple"):
+    with pytest.raises(ParameterError, match=r"for 16 dimensions.*multiple"):
         Faiss(factory="PQ7").build(ROWS)
-    with pytest.raises(DataError, match="learns 2,000 centroids.*got 1,000"):
+    with pytest.raises(DataError, match=r"learns 2,000 centroids.*got 1,000"):
         Faiss(factory="IVF2000,Flat").build(ROWS)
     with pytest.raises(DataError, match=r"got 50 \(of 1,000 vectors, train_rows: 50\)"):
         Faiss(factory="IVF100,Flat", train_rows=50).build(ROWS)

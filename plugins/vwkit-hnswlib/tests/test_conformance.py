@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from vwkit.testing import IndexTests
+from typing import Any, ClassVar
+
 from vwkit_hnswlib import HNSW
+
+from vwkit.testing import IndexTests
 
 
 class TestHNSW(IndexTests):
@@ -11,5 +14,5 @@ class TestHNSW(IndexTests):
 
 class TestOneThread(IndexTests):
     backend = HNSW
-    params = {"threads": 1, "M": 8}
+    params: ClassVar[dict[str, Any]] = {"threads": 1, "M": 8}
     min_recall = 0.9

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vwkit_hnswlib import HNSW
+
 import vwkit
 from vwkit.errors import ArtifactError, ParameterError
 from vwkit.jobs import Job, use_job
-from vwkit_hnswlib import HNSW
 
 ROWS = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
 QUERIES = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-from vwkit.testing import FeaturizerTests
+from typing import Any, ClassVar
+
 from vwkit_opencv import Sift
+
+from vwkit.testing import FeaturizerTests
 
 
 class TestSift(FeaturizerTests):
@@ -10,9 +13,9 @@ class TestSift(FeaturizerTests):
 
 class TestRootSift(FeaturizerTests):
     backend = Sift
-    params = {"root": True, "max_keypoints": 50}
+    params: ClassVar[dict[str, Any]] = {"root": True, "max_keypoints": 50}
 
 
 class TestUpright(FeaturizerTests):
     backend = Sift
-    params = {"upright": True}
+    params: ClassVar[dict[str, Any]] = {"upright": True}
