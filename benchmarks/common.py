@@ -60,7 +60,11 @@ def table(title, head, rows):
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     print(f"\n{title}\n")
     for i, row in enumerate(cells):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+        print(
+            "| "
+            + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            + " |"
+        )
         if i == 0:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 

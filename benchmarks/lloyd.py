@@ -56,7 +56,10 @@ def main(options):
         for side in ("vwkit", "faiss"):
             arguments = [side, str(path), str(WORDS), str(ITERATIONS), str(options.threads)]
             done = subprocess.run(
-                [sys.executable, "-c", _SIDE, *arguments], capture_output=True, text=True, check=True
+                [sys.executable, "-c", _SIDE, *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
             )
             one = json.loads(done.stdout)
             rows.append(

@@ -12,7 +12,9 @@ def _cpu(code):
     before = os.times()
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
     after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
+    return (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
 
 
 _HELP = "import sys; sys.argv = ['vwkit', '--help']; from vwkit.cli import main; main()"

@@ -97,7 +97,16 @@ class TestDamage:
             vwkit.load(tmp_path / "nowhere")
         with pytest.raises(vwkit.ArtifactError, match=r"no manifest\.json"):
             vwkit.load(tmp_path)
-        for text in ("", "{", "[]", "null", '{"format": 1}', '{"format": "1"}', "[" * 99_999, "1" * 9999):
+        for text in (
+            "",
+            "{",
+            "[]",
+            "null",
+            '{"format": 1}',
+            '{"format": "1"}',
+            "[" * 99_999,
+            "1" * 9999,
+        ):
             (tmp_path / "manifest.json").write_text(text)
             with pytest.raises(vwkit.ArtifactError):
                 vwkit.load(tmp_path)
@@ -121,8 +130,20 @@ class TestDamage:
 class TestHostile:
     @pytest.mark.parametrize(
         "name",
-        ["../secret", "/etc/passwd", "a/../../secret", "..", ".", "", "a\\..\\b", "a\0b", "x" * 5000]
-        + ["\ud800", "//server/share", "link/secret"],
+        [
+            "../secret",
+            "/etc/passwd",
+            "a/../../secret",
+            "..",
+            ".",
+            "",
+            "a\\..\\b",
+            "a\0b",
+            "x" * 5000,
+            "\ud800",
+            "//server/share",
+            "link/secret",
+        ],
     )
     def test_names_that_lead_out_of_the_folder(self, saved, name, tmp_path):
         secret = tmp_path / "secret"
@@ -133,7 +154,9 @@ class TestHostile:
         reseal(saved, files={**manifest["files"], name: entry})
         with pytest.raises(vwkit.ArtifactError):
             vwkit.load(saved)
-        reseal(saved, files=manifest["files"], children={"clusterer": {"folder": name, "sha256": ""}})
+        reseal(
+            saved, files=manifest["files"], children={"clusterer": {"folder": name, "sha256": ""}}
+        )
         with pytest.raises(vwkit.ArtifactError):
             vwkit.load(saved)
         reseal(saved, children={}, native=name)
@@ -324,7 +347,7 @@ class TestReplacing:
                 try:
                     index.save(saved)
                 except vwkit.ArtifactError as error:
-                    assert "No space left on device" in str(error)  # noqa: PT017
+                    assert "No space left on device" in str(error)
                     failed = True
                 else:
                     failed = False
@@ -404,7 +427,7 @@ class TestReplacing:
                     vwkit.load(target)
                 except vwkit.ArtifactError:
                     pass  # it was replaced while it was read
-                except BaseException as error:  # noqa: BLE001
+                except BaseException as error:
                     problems.append(error)
 
         reader = threading.Thread(target=read)

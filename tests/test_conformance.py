@@ -1,5 +1,4 @@
 """Every built-in backend passes the suite that others must pass."""
-# ruff: noqa: RUF012 - class attributes are written as users of the suite write them
 
 from __future__ import annotations
 

@@ -108,7 +108,9 @@ class TestConverted:
         assert prepare(rows, dtypes=("uint8",)).tolist() == rows.tolist()
 
     @settings(max_examples=60, deadline=None)
-    @given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=4), st.sampled_from("iu"))
+    @given(
+        st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=4), st.sampled_from("iu")
+    )
     def test_whole_numbers_are_kept_or_refused(self, values, kind):
         limits = np.iinfo(f"{kind}8")
         rows = np.array([[min(max(v, limits.min), limits.max)] for v in values], f"{kind}8")
@@ -148,12 +150,20 @@ class TestRefused:
             ([[1, 2], [3]], vwkit.DataError, "cannot be read as an array"),
             (np.zeros((0, 3)), vwkit.DataError, "0 rows were given; at least 1"),
             (np.zeros((3, 0)), vwkit.ShapeError, "at least one dimension"),
-            ((row for row in ROWS), vwkit.DataError, "generator can be read only once.*vwkit.Stream"),
+            (
+                (row for row in ROWS),
+                vwkit.DataError,
+                "generator can be read only once.*vwkit.Stream",
+            ),
             (iter(ROWS), vwkit.DataError, "only once"),
             (np.array([[1, np.nan]]), vwkit.DataError, "row 0, column 1 is nan"),
             (np.array([[1], [np.inf]]), vwkit.DataError, "row 1, column 0 is inf"),
             (np.array([[1], [-np.inf]], np.float32), vwkit.DataError, "row 1, column 0 is -inf"),
-            (np.array([[1], [1e39]]), vwkit.DataError, "row 1, column 0 is 1e[+]39, beyond float32"),
+            (
+                np.array([[1], [1e39]]),
+                vwkit.DataError,
+                "row 1, column 0 is 1e[+]39, beyond float32",
+            ),
             (np.array([[1, -(2**24) - 1]]), vwkit.DataError, "row 0, column 1.*beyond ±2"),
             (np.ma.masked_array([[1.0, 2.0]], [[0, 1]]), vwkit.DataError, "masked"),
             (scipy.sparse.csr_array(np.eye(3)), vwkit.DataError, "Sparse.from_scipy"),

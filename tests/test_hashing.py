@@ -53,7 +53,12 @@ class TestRows:
         assert np.abs(counts - 10_000).max() < 500
 
     @settings(max_examples=60, deadline=None)
-    @given(st.integers(0, 300), st.integers(0, 320), st.integers(0, 99), st.sampled_from([1, 7, 64, 1000]))
+    @given(
+        st.integers(0, 300),
+        st.integers(0, 320),
+        st.integers(0, 99),
+        st.sampled_from([1, 7, 64, 1000]),
+    )
     def test_a_sample_is_the_rows_with_the_smallest_hashes(self, rows, count, seed, block):
         held, hashing._BLOCK = hashing._BLOCK, block
         try:

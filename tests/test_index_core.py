@@ -186,7 +186,9 @@ class TestIds:
             index.add(ROWS[:3], ids)
         assert len(index) == 10
 
-    @pytest.mark.parametrize("ids", [[99], [-1], [2**63 + 5], [0, 99], ["a"], [None], [0.5], [[1], [2, 3]]])
+    @pytest.mark.parametrize(
+        "ids", [[99], [-1], [2**63 + 5], [0, 99], ["a"], [None], [0.5], [[1], [2, 3]]]
+    )
     @pytest.mark.parametrize("named", [False, True])
     def test_ids_that_are_not_held(self, ids, named):
         index = Full().build(ROWS, np.arange(10)[::-1] if named else None)
@@ -268,7 +270,9 @@ class TestChecks:
 
     def test_queries_may_come_as_a_stream(self):
         index = Full().build(ROWS)
-        stream = vwkit.Stream(lambda: np.array_split(ROWS.astype(np.float64), 3), dim=3, dtype=float)
+        stream = vwkit.Stream(
+            lambda: np.array_split(ROWS.astype(np.float64), 3), dim=3, dtype=float
+        )
         assert index.search(stream, 2).ids.tolist() == index.search(ROWS, 2).ids.tolist()
         assert Full().build(stream).ids.tolist() == list(range(10))
 

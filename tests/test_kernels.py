@@ -150,14 +150,19 @@ class TestRealBlocks:
         largest = []
         left = kernels._Table.left
         monkeypatch.setattr(
-            kernels._Table, "left", lambda self, rows: (largest.append(rows.size), left(self, rows))[1]
+            kernels._Table,
+            "left",
+            lambda self, rows: (largest.append(rows.size), left(self, rows))[1],
         )
         kernels.nearest_rows(np.zeros((3000, 2048), np.uint8), np.ones((2, 2048), np.float32))
         assert max(largest) <= kernels._CELLS
 
     def test_no_rows_and_one_center(self):
         assert kernels.nearest_rows(np.zeros((0, 3)), np.zeros((2, 3), np.float32)).shape == (0,)
-        assert kernels.nearest_rows(np.ones((2, 3)), np.zeros((1, 3), np.float32)).tolist() == [0, 0]
+        assert kernels.nearest_rows(np.ones((2, 3)), np.zeros((1, 3), np.float32)).tolist() == [
+            0,
+            0,
+        ]
 
 
 class TestSums:
@@ -182,24 +187,33 @@ class TestSums:
         expected = sum((Fraction(value) for value in values), Fraction(0))
         random.shuffle(values)
         half = len(values) // 2
-        found = sum(kernels.exact_sum(np.array(part, np.float64)) for part in (values[:half], values[half:]))
+        found = sum(
+            kernels.exact_sum(np.array(part, np.float64)) for part in (values[:half], values[half:])
+        )
         assert Fraction(found, 1 << 1126) == expected
 
     @settings(max_examples=50, deadline=None)
-    @given(st.integers(1, 60), st.integers(1, 4), st.integers(0, 9999), st.booleans(), st.booleans())
+    @given(
+        st.integers(1, 60), st.integers(1, 4), st.integers(0, 9999), st.booleans(), st.booleans()
+    )
     def test_sums_do_not_depend_on_order(self, n, d, seed, whole, weighted):
         rng = np.random.default_rng(seed)
         rows = make("uint8" if whole else "offset", rng, n, d)
         labels = rng.integers(0, 5, n)
         weights = rng.random(n) if weighted else None
-        scale = 0 if whole and not weighted else kernels.fixed_point_scale(n, float(np.abs(rows).max()))
+        scale = (
+            0 if whole and not weighted else kernels.fixed_point_scale(n, float(np.abs(rows).max()))
+        )
         arguments = {"scale": scale, "weight_scale": kernels.fixed_point_scale(n, 1.0)}
 
         def totals(order, cuts):
             sums, counts = np.zeros((5, d), np.int64), np.zeros(5, np.int64)
             for part in np.split(order, cuts):
                 held = kernels.accumulate(
-                    rows[part], labels[part], None if weights is None else weights[part], **arguments
+                    rows[part],
+                    labels[part],
+                    None if weights is None else weights[part],
+                    **arguments,
                 )
                 sums[held.used] += held.sums
                 counts[held.used] += held.counts
@@ -213,7 +227,9 @@ class TestSums:
         for label in range(5):
             mine = labels == label
             expected = (rows[mine].astype(np.float64) * w[mine, None]).sum(axis=0)
-            np.testing.assert_allclose(np.ldexp(one[0][label].astype(float), -scale), expected, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose(
+                np.ldexp(one[0][label].astype(float), -scale), expected, rtol=1e-9, atol=1e-9
+            )
 
     def test_farthest_rows_are_farthest_first_and_lowest_on_ties(self):
         rows = np.array([[0], [5], [-5], [1], [5]], np.float32)

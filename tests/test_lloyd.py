@@ -312,7 +312,9 @@ class TestResume:
         monkeypatch.setattr(jobs, "_CHECKPOINT_SHARE", 0)
         fit(make("uint8", 1, 50, 3), 4, job=vwkit.Job(threads=1, folder=tmp_path))
         other = make("uint8", 2, 60, 3)
-        assert state(fit(other, 4, job=vwkit.Job(threads=1, folder=tmp_path))) == state(fit(other, 4))
+        assert state(fit(other, 4, job=vwkit.Job(threads=1, folder=tmp_path))) == state(
+            fit(other, 4)
+        )
 
     def test_an_interruption_is_heard_within_a_pass(self):
         job = vwkit.Job(threads=1, memory=1000)

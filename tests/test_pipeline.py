@@ -1,5 +1,6 @@
 """Pipelines end to end: results, caching, resuming, what happens to bad input."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -84,7 +85,9 @@ def test_bags_of_words_equal_the_reference(tmp_path):
     assert run.scores["mAP"] == pytest.approx(1.0)
     reopened = vwkit.Run.open(tmp_path / "run")
     assert reopened.scores == run.scores
-    assert [item.id for item in reopened.items] == [f"g{g}/c{c}.png" for g in range(3) for c in range(2)]
+    assert [item.id for item in reopened.items] == [
+        f"g{g}/c{c}.png" for g in range(3) for c in range(2)
+    ]
     assert reopened.items[0].size == (96, 72)
 
 
@@ -303,10 +306,8 @@ def test_a_commit_cut_short_is_rolled_forward(tmp_path, monkeypatch):
         other = vwkit.Pipeline.from_dict(spec, [f"clusterer.k={5 + stop_at}"])
         with monkeypatch.context() as patched:
             patched.setattr(pathlib.Path, "rename", failing)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 other.run(tmp_path / "run")
-            except KeyboardInterrupt:
-                pass
         run = vwkit.Run.open(tmp_path / "run")
         assert run.clusterer.k in (4 + stop_at, 5 + stop_at)
         other.run(tmp_path / "run")
@@ -401,7 +402,12 @@ def test_a_damaged_run_gives_one_clear_error(tmp_path):
         vwkit.Run.open(tmp_path / "run").search("g0/c0.png", 1)
     manifest = tmp_path / "run/manifest.json"
     text = json.loads(manifest.read_text())
-    for bad in ({**text, "format": 99}, {**text, "kind": "cat"}, {**text, "stages": {"../x": {}}}, []):
+    for bad in (
+        {**text, "format": 99},
+        {**text, "kind": "cat"},
+        {**text, "stages": {"../x": {}}},
+        [],
+    ):
         manifest.write_text(json.dumps(bad))
         with pytest.raises(vwkit.ArtifactError):
             vwkit.Run.open(tmp_path / "run")

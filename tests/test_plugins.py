@@ -264,7 +264,9 @@ class TestClash:
 
     def test_a_blocked_one_of_ours_is_named(self, site):
         site.index("vwkit-faiss", "faiss")
-        shown, _ = site.run('error(lambda: vwkit.create("index", "faiss"))', VWKIT_BLOCK="vwkit_faiss")
+        shown, _ = site.run(
+            'error(lambda: vwkit.create("index", "faiss"))', VWKIT_BLOCK="vwkit_faiss"
+        )
         assert "vwkit-faiss is blocked by VWKIT_BLOCK" in shown[0][1]
 
 

@@ -1,6 +1,6 @@
 """Sparse vectors: the same numbers as their dense form, and no nonsense."""
 
-from __future__ import annotations
+import itertools
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_rows_are_slices(matrix, start, stop):
 def test_stacking_undoes_cutting(matrix, cuts):
     edges = [0, *sorted(min(cut, len(matrix)) for cut in cuts), len(matrix)]
     sparse = Sparse.from_dense(matrix)
-    parts = [sparse.rows(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [sparse.rows(a, b) for a, b in itertools.pairwise(edges)]
     assert np.array_equal(Sparse.stack(parts, matrix.shape[1]).toarray(), matrix)
 
 

@@ -71,7 +71,10 @@ run: {memory: lots}
         ({"vectors": {"path": "x.bvecs"}, "quantizer": {"use": "pq", "m": 3}}, "3 does not divide"),
         ({"vectors": {"path": "x.bvecs"}, "clusterer": {"use": "lloyd", "k": 9999}}, "600"),
         ({"vectors": {"path": "x.bvecs"}, "evaluate": {"protocol": "groups"}}, "needs an index"),
-        ({"vectors": {"path": "x.bvecs"}, "output": {"write": "codes", "path": "c.npy"}}, "quantizer"),
+        (
+            {"vectors": {"path": "x.bvecs"}, "output": {"write": "codes", "path": "c.npy"}},
+            "quantizer",
+        ),
         ({"vectors": {"path": "x.bvecs", "use": "pixels"}}, "reads images"),
         ({"vectors": {"path": "x.bvecs", "counts": "photos"}}, "needs images too"),
         ({"vectors": ["x"]}, "a mapping with path is needed"),
@@ -79,7 +82,10 @@ run: {memory: lots}
         ({"vectors": {"path": "x.bvecs"}, "clusterer": "lloyd"}, "a mapping with use is needed"),
         ({"vectors": {"path": "x.bvecs"}, "run": {"executor": "dsk"}}, "must be threads"),
         ({"vectors": {"path": "x.bvecs"}, "run": {"on_error": "ignore"}}, "must be skip or stop"),
-        ({"vectors": {"path": "x.bvecs"}, "transform": {"use": "l2-norm", "train_rows": 0}}, "least 1"),
+        (
+            {"vectors": {"path": "x.bvecs"}, "transform": {"use": "l2-norm", "train_rows": 0}},
+            "least 1",
+        ),
         ({"images": {"path": "photos"}, "featurizer": {"use": "bvecs"}}, "reads descriptor files"),
     ],
 )
@@ -146,12 +152,18 @@ def test_memory_amounts():
 
 
 _junk = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from([*KEYS, "use", "path", "k", "m", "local", "write", "train", "assign"]),
-        inner,
-        max_size=4,
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*KEYS, "use", "path", "k", "m", "local", "write", "train", "assign"]),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

@@ -31,7 +31,9 @@ class TestRows:
     def test_rechunk_keeps_the_rows_and_has_the_size(self, stream, size):
         parts = list(stream.rechunk(size))
         assert np.array_equal(np.concatenate(parts), ROWS)
-        assert [len(part) for part in parts] == [stop - start for start, stop in row_spans(20, size)]
+        assert [len(part) for part in parts] == [
+            stop - start for start, stop in row_spans(20, size)
+        ]
 
     @settings(max_examples=80, deadline=None)
     @given(streams, st.lists(st.integers(0, 19), max_size=12))
@@ -75,7 +77,9 @@ class TestRows:
     def test_mapping_is_lazy_and_keeps_what_is_aligned(self):
         calls = []
         offsets, weights = np.array([0, 12, 20]), np.ones(20)
-        stream = cut(ROWS, [5], offsets=offsets, items=["a", "b"], columns={"weights": weights}, kind="sift")
+        stream = cut(
+            ROWS, [5], offsets=offsets, items=["a", "b"], columns={"weights": weights}, kind="sift"
+        )
 
         def halve(chunk):
             calls.append(len(chunk))

@@ -52,7 +52,7 @@ _ERRORS = (
 )  # fmt: skip
 _HOMES.update(dict.fromkeys(_ERRORS, "errors"))
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOMES)]
 
 if TYPE_CHECKING:
     from vwkit.api import backends as backends

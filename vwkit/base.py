@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import importlib.metadata
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, Union, cast
 import numpy as np
 import pydantic
 from pydantic.dataclasses import dataclass as pydantic_dataclass
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import PydanticCustomError, PydanticUndefined, core_schema
 
 from vwkit.artifact import Artifact, open_artifact, write_artifact
 from vwkit.errors import (
@@ -206,20 +207,31 @@ _ABILITIES = frozenset(
 )  # fmt: skip
 
 
-def _collect(cls: type[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _hints(cls: type[Any], names: dict[str, Any]) -> dict[str, Any]:
+    """Return the types of a class's own annotations; texts are looked up where they were written.
+
+    For a class made inside a function, that is also the names of the function.
+    """
+    own = inspect.get_annotations(cls)
+    try:
+        found = typing.get_type_hints(cls, include_extras=True)
+    except NameError:
+        try:
+            found = typing.get_type_hints(cls, localns=names, include_extras=True)
+        except NameError:
+            found = own  # pydantic says which name it does not know
+    return {name: found.get(name, own[name]) for name in own}
+
+
+def _collect(cls: type[Any], names: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Gather annotated fields and their defaults from the class and its undecorated bases."""
     annotations: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         if not issubclass(base, Backend) and base.__module__ == "builtins":
             continue
-        own = inspect.get_annotations(base)
-        try:
-            hints = typing.get_type_hints(base, include_extras=True)
-        except NameError:
-            hints = own  # a class made inside a function: pydantic looks there itself
-        for name in own:
-            hint = hints.get(name, own[name])
+        own = _hints(base, names)
+        for name, hint in own.items():
             is_class_variable = typing.get_origin(hint) is ClassVar or hint is ClassVar
             if is_class_variable or name.startswith("_") or str(hint).startswith("ClassVar"):
                 continue
@@ -265,10 +277,12 @@ def backend(name: str) -> Callable[[type[B]], type[B]]:
     Halved(by=4)
     """
 
+    caller = sys._getframe(1)
+
     def decorate(cls: type[B]) -> type[B]:
         if not (isinstance(cls, type) and issubclass(cls, Backend) and hasattr(cls, "role")):
             raise TypeError(f"{cls!r}: derive it from a role such as vwkit.Index first")
-        annotations, defaults = _collect(cls)
+        annotations, defaults = _collect(cls, {**caller.f_globals, **caller.f_locals})
         doc = cls.__doc__
         cls._adapt_fields(annotations, defaults)
         for key, annotation in annotations.items():
@@ -279,7 +293,7 @@ def backend(name: str) -> Callable[[type[B]], type[B]]:
         config = pydantic.ConfigDict(
             extra="forbid", strict=True, arbitrary_types_allowed=True, validate_default=False
         )
-        made = pydantic_dataclass(kw_only=True, eq=False, repr=False, config=config)(cls)
+        made: Any = pydantic_dataclass(kw_only=True, eq=False, repr=False, config=config)(cls)
         made.name = name
         made.__doc__ = doc
         made._wrap_constructor()
@@ -343,9 +357,21 @@ class Backend:
                 raise _parameter_error(type(self), error) from None
 
         __init__.__doc__ = validate.__doc__
-        __init__.__signature__ = inspect.signature(validate)  # type: ignore[attr-defined]
-        __init__.__wrapped_by__ = cls  # type: ignore[attr-defined]
-        cls.__init__ = __init__  # type: ignore[method-assign]
+        __init__.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+                *(
+                    inspect.Parameter(
+                        key,
+                        inspect.Parameter.KEYWORD_ONLY,
+                        default=one.default,
+                        annotation=one.annotation,
+                    )
+                    for key, one in cls.parameters().items()
+                ),
+            ]
+        )
+        setattr(cls, "__init__", __init__)  # noqa: B010 - a plain assignment has no type
 
     @classmethod
     def parameters(cls) -> dict[str, Parameter]:
@@ -356,7 +382,7 @@ class Backend:
             doc = ""
             if isinstance(default, pydantic.fields.FieldInfo):
                 doc, default = default.description or "", default.get_default()
-                if default is pydantic.fields.PydanticUndefined:
+                if default is PydanticUndefined:
                     default = inspect.Parameter.empty
             if default is dataclasses.MISSING:
                 default = inspect.Parameter.empty
@@ -444,8 +470,9 @@ class Backend:
         file, `_save` and `_load`.
         """
         state = {}
+        fields = getattr(type(self), "__dataclass_fields__", {})
         for name, value in vars(self).items():
-            if name in type(self).__dataclass_fields__ or name in _CORE_STATE or value is None:
+            if name in fields or name in _CORE_STATE or value is None:
                 continue
             if isinstance(value, (np.ndarray, np.generic, int, float)):
                 state[name] = np.asarray(value)

@@ -159,7 +159,7 @@ class Cache:
                 return {name: saved[name] for name in saved.files}
         except FileNotFoundError:
             return None
-        except Exception:  # noqa: BLE001 - a damaged archive raises whatever it likes
+        except Exception:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None

@@ -169,10 +169,11 @@ class Clusterer(Backend):
 
     def _check_fit(self, rows: int) -> None:
         labels = getattr(self, "labels", None)
-        if labels is None or labels.shape != (rows,) or labels.dtype != np.int32:
+        shape, dtype = getattr(labels, "shape", None), getattr(labels, "dtype", None)
+        if shape != (rows,) or dtype != np.int32:
             raise BackendError(
                 f"{self.name}._fit must set labels of shape ({rows},) and dtype int32; "
-                f"got {getattr(labels, 'shape', None)} {getattr(labels, 'dtype', None)}"
+                f"got {shape} {dtype}"
             )
         if self.has_centers and getattr(self, "centers", None) is None:
             raise BackendError(f"{self.name}._fit must set centers")

@@ -116,7 +116,9 @@ def _truth() -> str:
     for name in PHOTOGRAPHS:
         stem = name.rsplit(".", 1)[0]
         members = [f"{stem}_{change}.jpg" for change in _CHANGES]
-        lines += [f"{query},{item},relevant" for query in members for item in members if item != query]
+        lines += [
+            f"{query},{item},relevant" for query in members for item in members if item != query
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -111,6 +111,20 @@ class Featurizer(Backend):
             if isinstance(found, Features):
                 yield found.vectors
 
+    def vectors(self, images: Iterable[Any]) -> Any:
+        """Return one vector per image, (n, d): an array, or a Sparse for sparse vectors.
+
+        Raises
+        ------
+        UnsupportedError
+            It is local: images have many vectors, or none.
+        ImageError
+            At the first image that cannot be read.
+        """
+        if self.local:
+            raise UnsupportedError(f"{self.name} is local (many vectors per image): call extract()")
+        return stacked(self.extract(images), self.dim)
+
     def features(
         self, images: Iterable[Any], on_error: Literal["raise", "skip"] = "raise"
     ) -> Iterator[Features | Skipped]:

@@ -501,10 +501,10 @@ def _extract(
             if growing is not None:
                 growing.close()
         if sparse:
-            stacked = Sparse.stack(sparse, featurizer.dim)
+            bags = Sparse.stack(sparse, featurizer.dim)
             for name in ("indptr", "indices", "data"):
-                draft.array(name, getattr(stacked, name))
-            draft.array("shape", np.array(stacked.shape, np.int64))
+                draft.array(name, getattr(bags, name))
+            draft.array("shape", np.array(bags.shape, np.int64))
         draft.array("offsets", np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
         draft.array("sizes", sizes)
         draft.manifest["skipped"] = skipped

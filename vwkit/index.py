@@ -51,7 +51,7 @@ class Index(Backend):
     @classmethod
     def _adapt_fields(cls, annotations: dict[str, Any], defaults: dict[str, Any]) -> None:
         offered = sorted(cls.metrics)
-        annotations["metric"] = Literal[tuple(offered)]  # type: ignore[valid-type]
+        annotations["metric"] = Literal[tuple(offered)]
         if defaults.get("metric") not in cls.metrics:
             defaults["metric"] = offered[0]
 

@@ -33,6 +33,7 @@ Progress = Callable[[str, int, int | None, str, dict[str, float]], None]
 # Checkpoints may cost at most one twentieth of the time spent between them.
 _CHECKPOINT_SHARE = 20
 _KEPT_CHECKPOINTS = 2
+_COUNT = "__arrays__"
 
 
 class Executor(Protocol):
@@ -136,7 +137,7 @@ class Job:
         *,
         threads: int | None = None,
         memory: int | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         progress: Progress | None = None,
         executor: Executor | None = None,
         stage: str = "",
@@ -145,7 +146,7 @@ class Job:
     ) -> None:
         self.threads = threads or available_threads()
         self.memory = memory or available_memory() // 2
-        self.folder = folder
+        self.folder = None if folder is None else Path(folder)
         self.stage = stage
         self.resumable = resumable
         self.stop = stop or threading.Event()
@@ -244,7 +245,10 @@ class Job:
         part = path.with_suffix(".part")
         try:
             with part.open("wb") as file:
-                np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})
+                # The count finds out a damaged directory that hides an array; CRCs do the rest.
+                held = {_COUNT: np.array(len(arrays))}
+                held.update((name, np.asarray(array)) for name, array in arrays.items())
+                np.savez(file, allow_pickle=False, **held)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
@@ -266,9 +270,11 @@ class Job:
                     whole = archive.testzip() is None  # the CRC of all that it holds
                 if whole:
                     with np.load(path, allow_pickle=False) as saved:
-                        return int(path.stem[5:]), {name: saved[name] for name in saved.files}
+                        found = {name: saved[name] for name in saved.files if name != _COUNT}
+                        if len(found) == int(saved[_COUNT]):
+                            return int(path.stem[5:]), found
             except Exception:  # whatever a damaged archive leads to
-                whole = False
+                pass
             path.unlink(missing_ok=True)
         return None
 

@@ -270,7 +270,9 @@ def exact_sum(values: NDArray[np.float64]) -> int:
     for e in np.unique(exponent):
         part = whole[exponent == e]
         # In two halves, whose sums int64 holds for 2^36 rows.
-        total += ((int((part >> 26).sum()) << 26) + int((part & 0x3FFFFFF).sum())) << (int(e) + 1073)
+        total += ((int((part >> 26).sum()) << 26) + int((part & 0x3FFFFFF).sum())) << (
+            int(e) + 1073
+        )
     return total
 
 
@@ -427,8 +429,8 @@ def _ranked(
     order = np.lexsort((place, exact, line)).reshape(q, kept)[:, :k]
     out_rows: NDArray[np.int64] = place[order]
     out: NDArray[np.float64] = exact[order]
-    for i in np.flatnonzero(unsure):
-        out_rows[i], out[i] = _search_one(queries[i : i + 1], vectors, k, metric, allowed)
+    for one in np.flatnonzero(unsure).tolist():
+        out_rows[one], out[one] = _search_one(queries[one : one + 1], vectors, k, metric, allowed)
     return out_rows, out
 
 

@@ -19,8 +19,6 @@ __all__ = ["METRICS", "normalised", "pair_distances", "squared_norms"]
 
 METRICS = ("l2", "cosine", "ip", "hamming")
 
-_BITS = np.array([bin(i).count("1") for i in range(256)], np.uint8)
-
 
 def squared_norms(vectors: Array) -> NDArray[np.float64]:
     """Return ‖x‖² of each row, (n,) float64."""
@@ -47,7 +45,8 @@ def pair_distances(left: Array, right: Array, metric: str) -> NDArray[np.float64
     so that it does not depend on what else is in the batch.
     """
     if metric == "hamming":
-        return _BITS[np.bitwise_xor(left, right)].sum(axis=1).astype(np.float64)
+        bits: NDArray[np.float64] = np.bitwise_count(left ^ right).sum(axis=1, dtype=np.float64)
+        return bits
     # C order: the order of summation must not depend on how the rows lie in memory.
     a, b = left.astype(np.float64, order="C"), right.astype(np.float64, order="C")
     if metric == "l2":

@@ -122,7 +122,7 @@ class Registry:
         if home in self.blocked:
             return f"{text}: the plugin {home} is blocked by VWKIT_BLOCK"
         if home:
-            return f"{text} here; it comes with the package {home}: pip install {home}"
+            return f"{text} here; it comes with the package {home}; from a clone: pip install ./plugins/{home}"
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         other = sorted({found for found, known in self.entries if known == name})
         if near:

@@ -65,7 +65,10 @@ class Quantizer(Backend):
         parts = [self.codebook[j][codes[:, j]] for j in range(m)]
         if self.structure == "product":
             return np.concatenate(parts, axis=1)
-        return np.sum(parts, axis=0, dtype=np.float32)
+        total: Array = np.zeros_like(parts[0])
+        for part in parts:
+            total += part
+        return total
 
     @property
     def m(self) -> int:

@@ -31,7 +31,6 @@ __all__ = ["Run", "Words"]
 _VOTES = 5  # nearest descriptors that each descriptor of a query votes with
 
 
-
 @dataclass(frozen=True)
 class Words:
     """The visual words of a run's items.

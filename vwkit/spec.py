@@ -179,6 +179,8 @@ def compile(source: Source) -> Spec:
 class _Checker:
     def __init__(self, source: Source) -> None:
         self.source = source
+        # A slot that is null is switched off, so that --set can do that.
+        self.data = {key: value for key, value in source.data.items() if value is not None}
         self.problems: list[Problem] = []
         self.trains: dict[str, Train] = {}
         self.seed = 0
@@ -188,6 +190,8 @@ class _Checker:
         for problem in self.problems:
             where = self.source.where(problem.path)
             text = " ".join(str(problem).split("\n"))
+            if where == f"--set {dotted(problem.path)}":
+                text = " ".join(problem.message.split("\n"))  # the place is the path
             found.append((self._order(problem.path), f"{where}: {text}" if where else text))
         return [line for _, line in sorted(found, key=lambda one: one[0])]
 
@@ -201,7 +205,7 @@ class _Checker:
     # Steps
 
     def run(self) -> Spec:
-        data = self.source.data
+        data = self.data
         self._unknown_keys((), data, KEYS, "a spec")
         self._version(data)
         spec = Spec(self.source, trains=self.trains)
@@ -278,6 +282,9 @@ class _Checker:
             self.problem((*path, "images"), "needs counts too: the folder of official word files")
         limit = self._whole(path, value, "limit", None, least=1)
         sample = self._whole(path, value, "sample", None, least=1)
+        for key in ("limit", "sample"):
+            if key in value and images is not None:
+                self.problem((*path, key), "images and counts belong to the whole file; drop one")
         if not file:
             return None
         return VectorsSource(file, reader, images, counts, limit, sample)
@@ -285,7 +292,7 @@ class _Checker:
     # Slots
 
     def _slots(self, key: str, role: str, word: str = "use") -> Iterator[Any]:
-        value = self.source.data.get(key)
+        value = self.data.get(key)
         if value is None:
             return
         if isinstance(value, Mapping):
@@ -301,9 +308,9 @@ class _Checker:
                 yield made
 
     def _slot(self, role: str, path: KeyPath, word: str = "use") -> Any:
-        if path[0] not in self.source.data:
+        if path[0] not in self.data:
             return None
-        return self._slot_of(role, path, self.source.data[str(path[0])], word)
+        return self._slot_of(role, path, self.data[str(path[0])], word)
 
     def _slot_of(self, role: str, path: KeyPath, value: Any, word: str = "use") -> Any:
         if not self._mapping(path, value, f"a mapping with {word}"):
@@ -404,7 +411,7 @@ class _Checker:
     # Rules across slots
 
     def _rules(self, spec: Spec) -> None:
-        data = self.source.data
+        data = self.data
         if spec.images is not None and "featurizer" not in data:
             self.problem(("images",), "images need a featurizer, such as `featurizer: {use: sift}`")
         if spec.vectors is not None and "featurizer" in data:
@@ -439,7 +446,7 @@ class _Checker:
 
     def _rule_outputs(self, spec: Spec) -> None:
         has_words = spec.clusterer is not None or hasattr(type(spec.featurizer), "words")
-        if any(slot in self.source.data and getattr(spec, slot) is None for slot in _MAKERS):
+        if any(slot in self.data and getattr(spec, slot) is None for slot in _MAKERS):
             has_words = True  # a slot that failed has its own problem; do not guess at others
         offered = {
             "images": spec.images is not None,
@@ -449,11 +456,9 @@ class _Checker:
             "index": spec.index is not None,
         }
         for i, output in enumerate(spec.output):
-            path: KeyPath = (
-                ("output", i) if isinstance(self.source.data["output"], list) else ("output",)
-            )
+            path: KeyPath = ("output", i) if isinstance(self.data["output"], list) else ("output",)
             for need in output.needs:
-                if need in self.source.data:
+                if need in self.data:
                     continue
                 if not offered.get(need, False):
                     self.problem(path, f"{output.name} needs a {need}, and the spec has none")

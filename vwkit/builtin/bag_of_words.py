@@ -165,7 +165,10 @@ class BagOfWords(Featurizer):
         kept_per_row = np.bincount(row[kept], minlength=len(offsets) - 1)
         pointers = np.concatenate([[0], np.cumsum(kept_per_row)])
         return Sparse(
-            pointers, indices[kept].astype(np.int32), values[kept], (len(offsets) - 1, self.dim)
+            pointers,
+            indices[kept].astype(np.int32),
+            values[kept].astype(np.float32),
+            (len(offsets) - 1, self.dim),
         )
 
     def _extract(self, images: list[Image]) -> list[Features]:
@@ -174,7 +177,7 @@ class BagOfWords(Featurizer):
         for one in local:
             words = self.words.encode(one.vectors)[:, 0]
             offsets = np.array([0, len(words)], np.int64)
-            found.append(Features(self.weigh(words, offsets), None, one.size))  # type: ignore[arg-type]
+            found.append(Features(self.weigh(words, offsets), None, one.size))
         return found
 
     def _state(self) -> dict[str, Array]:

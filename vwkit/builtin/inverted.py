@@ -113,8 +113,7 @@ class Inverted(Index):
         touched = np.zeros(self._rows_held, bool)
         touched[items] = True
         found = np.flatnonzero(touched).astype(np.int64)
-        score: NDArray[np.float64] = total[found]
-        return found, score
+        return found, total[found].astype(np.float64)
 
     def _restore(self, state: dict[str, Array]) -> None:
         super()._restore(state)

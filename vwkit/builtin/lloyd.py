@@ -262,7 +262,9 @@ class _Fit:
             # Little is left of two large numbers: add up the rows' distances themselves.
             labels = {"labels": self.labels}
             total = float(
-                Fraction(sum(self._map(_own_distances, {"centers": self.centers}, labels)), 1 << 1126)
+                Fraction(
+                    sum(self._map(_own_distances, {"centers": self.centers}, labels)), 1 << 1126
+                )
             )
         return total / float(mass.sum())
 

@@ -5,7 +5,7 @@ Jégou, Douze, Schmid 2011, "Product quantization for nearest neighbor search".
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import annotated_types
 import numpy as np
@@ -72,9 +72,8 @@ class PQ(Quantizer):
         current = job()
         for j in range(self.m):
             part = np.ascontiguousarray(sample[:, j * width : (j + 1) * width])
-            lloyd = Lloyd(
-                k=self.ks, iterations=self.iterations, seed=derive_seed(self.seed, f"slice {j}")
-            )
+            seed = derive_seed(self.seed, f"slice {j}")
+            lloyd = cast("Any", Lloyd)(k=self.ks, iterations=self.iterations, seed=seed)
             with use_job(_quiet(current, j)):
                 lloyd._fit(part, None)
             self.codebook[j] = lloyd.centers

@@ -59,7 +59,8 @@ class RootSift(Transform):
         total = np.abs(wide).sum(axis=1, keepdims=True)
         total[total == 0] = 1
         wide /= total
-        return (np.sign(wide) * np.sqrt(np.abs(wide))).astype(np.float32)
+        roots: Array = (np.sign(wide) * np.sqrt(np.abs(wide))).astype(np.float32)
+        return roots
 
     def _out_dim(self, dim: int) -> int:
         return dim
@@ -135,8 +136,9 @@ class PCA(Transform):
         # In float64, so that the last rounding hides how rows were cut into chunks.
         moved = (vectors.astype(np.float64) - self.mean) @ self.components.T.astype(np.float64)
         if self.whiten:
-            spread = np.sqrt(self.explained)
-            moved /= np.where(spread > 0, spread, 1)
+            # Below a trillionth of the largest variance there is only rounding.
+            real = self.explained > 1e-12 * self.explained.max()
+            moved = np.where(real, moved / np.sqrt(np.where(real, self.explained, 1)), 0)
         rotated: NDArray[np.float64] = moved
         return rotated
 

@@ -21,9 +21,7 @@ def conformance_command(role: str, name: str, params: tuple[str, ...]) -> int:
 
     missing = [lib for lib in ("pytest", "hypothesis") if importlib.util.find_spec(lib) is None]
     if missing:
-        raise PluginError(
-            f"the suite needs {' and '.join(missing)}: pip install 'vwkit[testing]'"
-        )
+        raise PluginError(f"the suite needs {' and '.join(missing)}: pip install 'vwkit[testing]'")
     from pathlib import Path
 
     given: dict[str, Any] = dict(override(from_dict({}, Path()), params).data)

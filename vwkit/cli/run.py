@@ -94,7 +94,11 @@ def _stopping(stop: threading.Event) -> Iterator[None]:
 def summary(run: Any) -> None:
     """Print what a run made and where to look."""
     counts = run.manifest["counts"]
-    named = [f"{value:,} {name}" for name, value in counts.items() if value or name == "ok"]
+    named = [
+        f"{value:,} {name.removesuffix('s') if value == 1 else name}"
+        for name, value in counts.items()
+        if value or name == "ok"
+    ]
     click.echo(", ".join(named))
     for name, stage in run.manifest["stages"].items():
         origin = "" if stage["from"] == "computed" else f" ({stage['from']})"

@@ -47,7 +47,9 @@ def search_command(
 def _rows(images: tuple[str, ...], matches: Any) -> Any:
     for i, query in enumerate(images):
         found = []
-        for rank, (one, distance) in enumerate(zip(matches.ids[i], matches.distances[i], strict=True)):
+        for rank, (one, distance) in enumerate(
+            zip(matches.ids[i], matches.distances[i], strict=True)
+        ):
             if one < 0:
                 continue
             item = matches.items[i][rank] if matches.items is not None else None
