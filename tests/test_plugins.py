@@ -313,7 +313,7 @@ class TestNames:
         monkeypatch.setattr(plugins, "_registry", plugins.Registry(entries=dict(known.entries)))
         for (role, name), home in plugins.HOMES.items():
             plugins.registry().entries.pop((role, name), None)
-            with pytest.raises(vwkit.UnknownNameError, match=f"pip install {home}"):
+            with pytest.raises(vwkit.UnknownNameError, match=f"pip install ./plugins/{home}"):
                 vwkit.create(role, name)
 
     def test_every_home_is_a_package_of_ours(self):
