@@ -276,7 +276,6 @@ def backend(name: str) -> Callable[[type[B]], type[B]]:
     >>> Halved(by=4)
     Halved(by=4)
     """
-
     caller = sys._getframe(1)
 
     def decorate(cls: type[B]) -> type[B]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import annotated_types
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from vwkit.base import Field, backend
 from vwkit.errors import ParameterError
 from vwkit.jobs import job
-from vwkit.metrics import normalised
-from vwkit.stream import Stream
+from vwkit.metrics import normalised, squared_norms
+from vwkit.stream import Stream, row_spans
 from vwkit.transform import Transform
 from vwkit.types import Array, Positive
 
@@ -35,7 +36,7 @@ class L2Norm(Transform):
     deterministic = True
 
     def _transform(self, vectors: Any) -> Array:
-        return normalised(vectors)
+        return _in_blocks(normalised, vectors, vectors.shape[1])
 
     def _out_dim(self, dim: int) -> int:
         return dim
@@ -55,12 +56,7 @@ class RootSift(Transform):
     deterministic = True
 
     def _transform(self, vectors: Any) -> Array:
-        wide = vectors.astype(np.float64)
-        total = np.abs(wide).sum(axis=1, keepdims=True)
-        total[total == 0] = 1
-        wide /= total
-        roots: Array = (np.sign(wide) * np.sqrt(np.abs(wide))).astype(np.float32)
-        return roots
+        return _in_blocks(_rooted, vectors, vectors.shape[1])
 
     def _out_dim(self, dim: int) -> int:
         return dim
@@ -127,26 +123,51 @@ class PCA(Transform):
         self.explained = values[:keep]
 
     def _transform(self, vectors: Any) -> Array:
-        out = np.empty((len(vectors), len(self.components)), np.float32)
-        for start in range(0, len(vectors), _BLOCK):
-            out[start : start + _BLOCK] = self._rotated(vectors[start : start + _BLOCK])
-        return out
-
-    def _rotated(self, vectors: Array) -> NDArray[np.float64]:
-        # In float64, so that the last rounding hides how rows were cut into chunks.
-        moved = (vectors.astype(np.float64) - self.mean) @ self.components.T.astype(np.float64)
+        axes = self.components.astype(np.float64)
         if self.whiten:
             # Below a trillionth of the largest variance there is only rounding.
             real = self.explained > 1e-12 * self.explained.max()
-            moved = np.where(real, moved / np.sqrt(np.where(real, self.explained, 1)), 0)
-        rotated: NDArray[np.float64] = moved
-        return rotated
+            axes *= np.where(real, 1 / np.sqrt(np.where(real, self.explained, 1)), 0)[:, None]
+        lengths = np.sqrt(squared_norms(axes))
+
+        def rotated(block: Array) -> NDArray[np.float32]:
+            moved = block.astype(np.float64, order="C") - self.mean
+            product = moved @ axes.T
+            # The last bits of a product change with the size of the block. Where they could
+            # change the float32 result, it is summed in a fixed order.
+            slack = (axes.shape[1] + 8) * 2.0**-53
+            error = slack * np.sqrt(squared_norms(moved))[:, None] * lengths
+            out: NDArray[np.float32] = (product - error).astype(np.float32)
+            row, axis = np.nonzero(out != (product + error).astype(np.float32))
+            out[row, axis] = np.add.reduce(moved[row] * axes[axis], axis=1)
+            return out
+
+        return _in_blocks(rotated, vectors, len(axes))
 
     def _out_dim(self, dim: int) -> int:
         return len(self.components)
 
 
 _BLOCK = 8192
+
+
+def _in_blocks(
+    function: Callable[[Array], NDArray[np.float32]], vectors: Array, dim: int
+) -> NDArray[np.float32]:
+    """Compute row by row in little memory, however many rows come at once."""
+    out = np.empty((len(vectors), dim), np.float32)
+    for start, stop in row_spans(len(vectors), _BLOCK):
+        out[start:stop] = function(vectors[start:stop])
+    return out
+
+
+def _rooted(vectors: Array) -> NDArray[np.float32]:
+    wide = vectors.astype(np.float64, order="C")
+    total = np.abs(wide).sum(axis=1, keepdims=True)
+    total[total == 0] = 1
+    wide /= total
+    roots: NDArray[np.float32] = (np.sign(wide) * np.sqrt(np.abs(wide))).astype(np.float32)
+    return roots
 
 
 def _sum(chunk: Array) -> NDArray[np.float64]:
