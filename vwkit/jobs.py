@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import os
+import sys
 import threading
 import time
 import zipfile
@@ -82,16 +83,19 @@ class ThreadedExecutor:
 
 _controller_lock = threading.Lock()
 _controller: Any = None
+_modules_seen = 0
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[Any]:
-    global _controller
+    global _controller, _modules_seen
     with _controller_lock:
-        if _controller is None:
+        # Looking for the loaded libraries takes a millisecond, so it is done again only when
+        # modules, and perhaps a BLAS with them, have come.
+        if _controller is None or len(sys.modules) != _modules_seen:
             from threadpoolctl import ThreadpoolController
 
-            # Looking at the loaded libraries takes a millisecond, so it is done once.
             _controller = ThreadpoolController()
+            _modules_seen = len(sys.modules)
     limit: contextlib.AbstractContextManager[Any] = _controller.limit(limits=1, user_api="blas")
     return limit
 
