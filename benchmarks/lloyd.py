@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -47,31 +48,38 @@ print(json.dumps({"seconds": seconds, "objective": objective, "memory": meter.pe
 """
 
 
+def _run(side, path, threads):
+    arguments = [side, str(path), str(WORDS), str(ITERATIONS), str(threads)]
+    done = subprocess.run(
+        [sys.executable, "-c", _SIDE, *arguments], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
 def main(options):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.npy"
         np.save(path, vectors(ROWS, path=options.data))
-        rows = []
         size = path.stat().st_size
-        for side in ("vwkit", "faiss"):
-            arguments = [side, str(path), str(WORDS), str(ITERATIONS), str(options.threads)]
-            done = subprocess.run(
-                [sys.executable, "-c", _SIDE, *arguments],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            one = json.loads(done.stdout)
-            rows.append(
-                [
-                    {"vwkit": "vwkit lloyd", "faiss": "faiss.Kmeans"}[side],
-                    one["seconds"],
-                    one["objective"],
-                    one["memory"] / 2**20,
-                    one["memory"] / (4 * size),
-                ]
-            )
-    head = ["", "seconds", "objective", "peak anonymous MiB", "of a float copy"]
+        # In turn: neighbours in time are compared with each other.
+        pairs = [
+            {side: _run(side, path, options.threads) for side in ("vwkit", "faiss")}
+            for _ in range(max(3, options.repeats // 2))
+        ]
+    rows = []
+    for side, name in (("vwkit", "vwkit lloyd"), ("faiss", "faiss.Kmeans")):
+        memory = median(pair[side]["memory"] for pair in pairs)
+        rows.append(
+            [
+                name,
+                median(pair[side]["seconds"] for pair in pairs),
+                median(pair[side]["seconds"] / pair["faiss"]["seconds"] for pair in pairs),
+                pairs[0][side]["objective"],
+                memory / 2**20,
+                memory / (4 * size),
+            ]
+        )
+    head = ["", "seconds", "ratio", "objective", "peak anonymous MiB", "of a float copy"]
     title = (
         f"Lloyd, {ROWS:,} × 128 uint8 memory-mapped, k = {WORDS:,}, {ITERATIONS} iterations "
         f"({machine(options.threads)})"

@@ -533,3 +533,27 @@ class TestReaders:
         with pytest.raises(vwkit.ShapeError):
             vwkit.write(tmp_path / "c.fvecs", SIFT[0])
         assert not (tmp_path / "c.fvecs").exists()
+
+
+@vwkit.backend("picky")
+class Picky(vwkit.Featurizer):
+    """The mean colour, and no dark pictures."""
+
+    batch_size = 4
+    dim = 3
+
+    def _extract(self, images):
+        for image in images:
+            if image.rgb.max() < 10:
+                raise vwkit.ImageError(f"{image.source}: too dark")
+        return [vwkit.Features(image.rgb.mean((0, 1))[None].astype(np.float32)) for image in images]
+
+
+def test_an_image_that_the_backend_refuses_is_skipped_alone():
+    images = [np.full((2, 2, 3), value, np.uint8) for value in (50, 0, 60, 70, 80)]
+    found = list(Picky().features(images, on_error="skip"))
+    assert [type(one).__name__ for one in found] == ["Features", "Skipped", *["Features"] * 3]
+    assert "too dark" in found[1].reason
+    with pytest.raises(vwkit.ImageError, match="too dark"):
+        list(Picky().extract(images))
+    assert Picky().vectors(images[2:])[:, 0].tolist() == [60, 70, 80]

@@ -104,7 +104,7 @@ class Clusterer(Backend):
             Weights for a backend that takes none, or a wrong kind of quantizer.
         """
         self._check_quantizer(quantizer)
-        prepared = self._prepare(data, streams=self.streams)
+        prepared = self._prepare(data, streams=self.streams, quantizer=quantizer)
         rows = rows_of(prepared)
         if weights is not None and not self.supports_weights:
             raise UnsupportedError(
@@ -187,12 +187,21 @@ class Clusterer(Backend):
         return np.asarray(labels, np.int32)
 
     def _prepare(
-        self, data: Any, dim: int | None = None, empty: bool = False, streams: bool = False
+        self,
+        data: Any,
+        dim: int | None = None,
+        empty: bool = False,
+        streams: bool = False,
+        quantizer: Quantizer | None = None,
     ) -> Any:
         codes = self.consumes == "codes"
+        quantizer = quantizer or self._quantizer
+        # Codes of another integer type become those of the quantizer that made them.
+        wide = quantizer is not None and quantizer._code_limit() > 1 << 8
+        code_dtypes = ("uint16", "uint8") if wide else ("uint8", "uint16")
         return prepare(
             data,
-            dtypes=("uint8", "uint16") if codes else self.dtypes,
+            dtypes=code_dtypes if codes else self.dtypes,
             streams=streams,
             dim=dim,
             empty=empty,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
 import threading
@@ -159,11 +160,8 @@ class Featurizer(Backend):
                 except ImageError as error:
                     opened.append(error)
             good = [image for image in opened if isinstance(image, Image)]
-            if self.thread_safe:
-                found = iter(self._checked(self._extract(good), good) if good else [])
-            else:
-                with lock:
-                    found = iter(self._checked(self._extract(good), good) if good else [])
+            with contextlib.nullcontext() if self.thread_safe else lock:
+                found = iter(self._extracted(good))
             return [
                 next(found) if isinstance(image, Image) else Skipped(str(image)) for image in opened
             ]
@@ -174,6 +172,17 @@ class Featurizer(Backend):
                 if isinstance(one, Skipped) and on_error == "raise":
                     raise ImageError(one.reason)
                 yield one
+
+    def _extracted(self, images: list[Image]) -> list[Features | Skipped]:
+        if not images:
+            return []
+        try:
+            return list(self._checked(self._extract(images), images))
+        except ImageError as error:
+            if len(images) == 1:
+                return [Skipped(str(error))]
+            # One image that the backend refuses must not take its batch with it.
+            return [found for image in images for found in self._extracted([image])]
 
     def _checked(self, found: Any, images: list[Image]) -> list[Features]:
         if not isinstance(found, list) or len(found) != len(images):

@@ -68,7 +68,9 @@ class ThreadedExecutor:
                 yield result
             return
         waiting: deque[Future[Any]] = deque()
-        with _one_blas_thread(), ThreadPoolExecutor(self.threads, "vwkit") as pool:
+        # In each worker too: a BLAS that is built on OpenMP counts by thread.
+        pool = ThreadPoolExecutor(self.threads, "vwkit", initializer=_one_blas_thread)
+        with _one_blas_thread(), pool:
             try:
                 for chunk in chunks:
                     waiting.append(pool.submit(kernel, *chunk, **arrays))
