@@ -28,7 +28,9 @@ base
 index quantizer transform featurizer around
 clusterer
 builtin.*
-api spec run evaluate stages
+api spec stage_arrays extraction stages
+rules run evaluate
+checking
 catalog flow report
 outputs pipeline
 builtin inspecting demo

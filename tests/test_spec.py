@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import vwkit
 from tests.helpers import blobs, photo_folder
 from vwkit.catalog import schema
+from vwkit.checking import compile_spec
 from vwkit.errors import SpecError
 from vwkit.source import from_dict, parse
 from vwkit.spec import KEYS, bytes_of
-from vwkit.spec import compile as compile_spec
 
 
 def problems(text, base):

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vwkit.artifact import Artifact, write_artifact
 from vwkit.base import load
+from vwkit.builtin.readers import open_stream
 from vwkit.builtin.vocabulary import Vocabulary
-from vwkit.cache import Cache
 from vwkit.clusterer import Clusterer
-from vwkit.errors import DataError, ImageError
+from vwkit.errors import DataError
+from vwkit.extraction import extract, image_key, noted
 from vwkit.featurizer import Featurizer
 from vwkit.formats import open_vectors, oxford
 from vwkit.hashing import content_key, derive_seed, sample_rows
 from vwkit.items import find_images, ok_rows
-from vwkit.jobs import job
 from vwkit.quantizer import Quantizer
 from vwkit.run import fitting_vectors
 from vwkit.sparse import Sparse
 from vwkit.spec import ImagesSource, Spec, Train, open_source
+from vwkit.stage_arrays import (
+    local_stream,
+    one_per_item,
+    write_arrays,
+    write_sparse,
+    write_stream,
+    write_words,
+)
 from vwkit.stages import Stage, Stages, signature
-from vwkit.stream import Stream, row_spans
-from vwkit.types import Array, Features, Item, Skipped
+from vwkit.stream import Stream
+from vwkit.types import Array, Features, Item
 
 __all__ = ["Flow"]
-
-_IMAGES_AT_ONCE = 64
 
 
 class Flow:
@@ -89,17 +93,17 @@ class Flow:
         arrays = stage.open().arrays()
         self._key = stage.key
         if featurizer.local:
-            self._data = _local_stream(arrays, self._kept(), featurizer.kind)
+            self._data = local_stream(arrays, self._kept(), featurizer.kind)
             self.counts["descriptors"] = len(arrays["vectors"])
         else:
-            self._data = _one_per_item(arrays)
+            self._data = one_per_item(arrays)
             self._ids = ok_rows(self.items)
 
     def _aggregated(self, featurizer: Any) -> None:
         """Local features → vocabulary → words → one weighted vector per image."""
         local = featurizer.local_
         stage = self._features("featurizer.local", local)
-        stream = _local_stream(stage.open().arrays(), self._kept(), local.kind)
+        stream = local_stream(stage.open().arrays(), self._kept(), local.kind)
         self.counts["descriptors"] = stream.count()
         if stream.count() == 0:
             raise DataError(
@@ -121,7 +125,7 @@ class Flow:
         said = self.stages.run(
             "featurizer.words",
             {"data": stage.key, "vocabulary": made},
-            lambda path: _write_words(path, words, stream),
+            lambda path: write_words(path, words, stream),
         )
         arrays = said.open().arrays()
         key = {"words": said.key, "bag": signature(featurizer, self.cache)}
@@ -135,11 +139,11 @@ class Flow:
         vectors = self.stages.run(
             "vectors",
             {"words": said.key, "bag": bags.key},
-            lambda path: _write_sparse(
+            lambda path: write_sparse(
                 path, fitted_featurizer.weigh(arrays["words"], arrays["offsets"])
             ),
         )
-        self._data = _sparse(vectors.open().arrays())
+        self._data = one_per_item(vectors.open().arrays())
         self._key = vectors.key
         self._ids = ok_rows(self.items)
 
@@ -163,15 +167,15 @@ class Flow:
         """Extract features, each image once whatever its name; note what was skipped."""
         described = signature(featurizer, self.cache)
         key = content_key(described)
-        hashes = [_hash(item, self.cache) for item in self.items]
+        hashes = [image_key(item, self.cache) for item in self.items]
         stage = self.stages.run(
             name,
             {"images": hashes, "featurizer": key, "on_error": self.spec.run.on_error},
-            lambda path: _extract(
+            lambda path: extract(
                 path, featurizer, key, self.items, hashes, self.cache, self.spec.run.on_error
             ),
         )
-        self.items = _noted(self.items, stage.open())
+        self.items = noted(self.items, stage.open())
         if not self._kept():
             raise DataError(
                 f"images: none of {len(self.items)} could be used; the first: {self.items[0].reason}"
@@ -217,7 +221,7 @@ class Flow:
         self.stages.run(
             "source",
             {"offsets": stream.offsets.tolist()},
-            lambda path: _write_arrays(path, "source", {"offsets": stream.offsets}),
+            lambda path: write_arrays(path, "source", {"offsets": stream.offsets}),
         )
 
     # Slots
@@ -230,11 +234,16 @@ class Flow:
         seed = derive_seed(self.spec.seed, f"{slot}.train")
         described = {"from": key, "rows": train.rows, "seed": seed}
         if train.path is not None:
-            data = vwkit_read(train.path)
+            data = open_stream(train.path)
             described["from"] = self.cache.file_key(train.path)
         elif train.images is not None:
             data, hashes = self._features_of(train)
-            described["from"] = [hashes, signature_of(self.spec.featurizer, self.cache)]
+            described["from"] = [
+                hashes,
+                None
+                if self.spec.featurizer is None
+                else signature(self.spec.featurizer, self.cache),
+            ]
         if train.path is not None or train.images is not None:
             described["transform"] = [signature(one, self.cache) for one in self._transforms(slot)]
             for transform in self._transforms(slot):
@@ -262,7 +271,7 @@ class Flow:
         if not vectors:
             raise DataError(f"train.images: no usable image in {train.images.path}")
         data = Stream.from_array(np.concatenate(vectors), kind=featurizer.kind)
-        return data, [_hash(item, self.cache) for item in items]
+        return data, [image_key(item, self.cache) for item in items]
 
     def _transform(self, i: int, transform: Any) -> None:
         name = f"transform[{i}]"
@@ -292,7 +301,7 @@ class Flow:
             codes = self.stages.run(
                 "codes",
                 {"data": self._key, "quantizer": stage.key},
-                lambda path: _write_stream(path, "codes", fitted.encode(_as_stream(self._data))),
+                lambda path: write_stream(path, "codes", fitted.encode(_as_stream(self._data))),
             )
             self._codes = Stream.from_array(codes.open().arrays()["codes"], kind="codes")
             self._codes_key = codes.key
@@ -320,7 +329,7 @@ class Flow:
             self.stages.run(
                 "labels",
                 {"data": whole_key, "clusterer": stage.key},
-                lambda path: _write_stream(
+                lambda path: write_stream(
                     path, "labels", fitted.predict(_as_stream(whole)), flat=True
                 ),
             )
@@ -347,18 +356,6 @@ class Flow:
 # Small parts -----------------------------------------------------------------------------------
 
 
-def signature_of(backend: Any, cache: Cache) -> Any:
-    """Return the signature of a backend that may be missing."""
-    return None if backend is None else signature(backend, cache)
-
-
-def vwkit_read(path: Path) -> Stream:
-    """Open a descriptor file."""
-    from vwkit.builtin.readers import open_stream
-
-    return open_stream(path)
-
-
 def _listed(source: ImagesSource, seed: int) -> list[Item]:
     return find_images(
         source.path,
@@ -367,13 +364,6 @@ def _listed(source: ImagesSource, seed: int) -> list[Item]:
         sample=source.sample,
         seed=derive_seed(seed, "images"),
     )
-
-
-def _hash(item: Item, cache: Cache) -> str:
-    try:
-        return cache.file_key(Path(str(item.path)))
-    except OSError as error:
-        return f"unreadable: {error.strerror}"
 
 
 def _as_stream(data: Any) -> Stream:
@@ -408,152 +398,3 @@ def _fit_and_save(backend: Any, data: Any, path: Path, *, fit: bool = True) -> N
     if fit and not backend._fitted:
         backend.fit(data)
     backend.save(path)
-
-
-def _local_stream(arrays: dict[str, Array], items: list[Item], kind: str) -> Stream:
-    columns = {"keypoints": arrays["keypoints"]} if "keypoints" in arrays else {}
-    return Stream.from_array(
-        arrays["vectors"], offsets=arrays["offsets"], items=items, columns=columns, kind=kind
-    )
-
-
-def _one_per_item(arrays: dict[str, Array]) -> Any:
-    return _sparse(arrays) if "indptr" in arrays else arrays["vectors"]
-
-
-def _sparse(arrays: dict[str, Array]) -> Sparse:
-    shape = (int(arrays["shape"][0]), int(arrays["shape"][1]))
-    return Sparse(arrays["indptr"], arrays["indices"], arrays["data"], shape)
-
-
-def _write_arrays(path: Path, name: str, arrays: dict[str, Any]) -> None:
-    with write_artifact(path, {"role": "stage", "name": name}) as draft:
-        for key, array in arrays.items():
-            draft.array(key, array)
-
-
-def _write_sparse(path: Path, sparse: Sparse) -> None:
-    arrays = {"indptr": sparse.indptr, "indices": sparse.indices, "data": sparse.data}
-    _write_arrays(path, "vectors", {**arrays, "shape": np.array(sparse.shape, np.int64)})
-
-
-def _write_stream(path: Path, name: str, stream: Stream, *, flat: bool = False) -> None:
-    current = job()
-    with write_artifact(path, {"role": "stage", "name": name}) as draft:
-        growing = draft.growing(name, None if flat else stream.dim, stream.dtype)
-        for chunk in stream:
-            growing.append(chunk[:, 0] if flat else chunk)
-            current.progress(growing.rows, stream.rows, "rows")
-        growing.close()
-
-
-def _write_words(path: Path, vocabulary: Quantizer, stream: Stream) -> None:
-    current = job()
-    with write_artifact(path, {"role": "stage", "name": "words"}) as draft:
-        growing = draft.growing("words", None, np.uint32)
-        for chunk in vocabulary.encode(stream):
-            growing.append(chunk[:, 0].astype(np.uint32))
-            current.progress(growing.rows, stream.rows, "descriptors")
-        growing.close()
-        draft.array("offsets", np.asarray(stream.offsets))
-
-
-def _extract(
-    path: Path,
-    featurizer: Featurizer,
-    key: str,
-    items: list[Item],
-    hashes: list[str],
-    cache: Cache,
-    on_error: str,
-) -> None:
-    """Write the features of all images, in order; those seen before come from the cache."""
-    current = job()
-    sizes = np.zeros((len(items), 2), np.int64)
-    skipped: list[list[Any]] = []
-    counts: list[int] = []
-    sparse: list[Sparse] = []
-    with write_artifact(path, {"role": "stage", "name": "features"}) as draft:
-        vectors = points = None
-        for start, stop in row_spans(len(items), _IMAGES_AT_ONCE):
-            batch = _batch(featurizer, key, items[start:stop], hashes[start:stop], cache)
-            for row, found in enumerate(batch, start):
-                if isinstance(found, Skipped):
-                    if on_error == "stop":
-                        raise ImageError(found.reason)
-                    # Without the path: the stage may be found again from another folder.
-                    skipped.append([row, found.reason.removeprefix(f"{items[row].path}: ")])
-                    continue
-                if found.size is not None:
-                    sizes[row] = found.size
-                counts.append(len(found.vectors))
-                if isinstance(found.vectors, Sparse):
-                    sparse.append(found.vectors)
-                    continue
-                if vectors is None:
-                    vectors = draft.growing("vectors", featurizer.dim, found.vectors.dtype)
-                vectors.append(found.vectors)
-                if found.keypoints is not None:
-                    points = points or draft.growing("keypoints", 5, np.float32)
-                    points.append(found.keypoints)
-            current.progress(stop, len(items), "images", descriptors=float(sum(counts)))
-        for growing in (vectors, points):
-            if growing is not None:
-                growing.close()
-        if sparse:
-            bags = Sparse.stack(sparse, featurizer.dim)
-            for name in ("indptr", "indices", "data"):
-                draft.array(name, getattr(bags, name))
-            draft.array("shape", np.array(bags.shape, np.int64))
-        draft.array("offsets", np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
-        draft.array("sizes", sizes)
-        draft.manifest["skipped"] = skipped
-
-
-def _batch(
-    featurizer: Featurizer, key: str, items: list[Item], hashes: list[str], cache: Cache
-) -> Iterable[Features | Skipped]:
-    known: dict[str, Features | Skipped | None] = {
-        name: _from_cache(cache.features(key, name)) for name in dict.fromkeys(hashes)
-    }
-    todo: dict[str, Item] = {}
-    for item, name in zip(items, hashes, strict=True):
-        if known[name] is None:
-            todo.setdefault(name, item)
-    paths = [str(item.path) for item in todo.values()]
-    found = featurizer.features(paths, on_error="skip") if paths else iter(())
-    for name, one in zip(todo, found, strict=True):
-        known[name] = one
-        if isinstance(one, Features) and not isinstance(one.vectors, Sparse):
-            arrays = {"vectors": one.vectors, "size": np.array(one.size or (0, 0))}
-            if one.keypoints is not None:
-                arrays["keypoints"] = one.keypoints
-            cache.keep_features(key, name, arrays)
-    for item, name in zip(items, hashes, strict=True):
-        result = known[name]
-        if isinstance(result, Skipped):
-            # Two files of the same bytes: each is told by its own name.
-            yield Skipped(result.reason.replace(str(todo[name].path), str(item.path)))
-        elif result is not None:
-            yield result
-
-
-def _from_cache(arrays: dict[str, Array] | None) -> Features | Skipped | None:
-    if arrays is None or "vectors" not in arrays or "size" not in arrays:
-        return None
-    size = (int(arrays["size"][0]), int(arrays["size"][1]))
-    return Features(arrays["vectors"], arrays.get("keypoints"), size)
-
-
-def _noted(items: list[Item], stage: Artifact) -> list[Item]:
-    """Write down what became of each item."""
-    reasons = {int(row): str(reason) for row, reason in stage.manifest.get("skipped", [])}
-    sizes = stage.arrays()["sizes"]
-    noted = []
-    for item in items:
-        if item.row in reasons:
-            noted.append(replace(item, status="skipped", reason=reasons[item.row]))
-        else:
-            width, height = sizes[item.row]
-            noted.append(replace(item, size=(int(width), int(height)) if width else None))
-    return noted

@@ -18,6 +18,7 @@ import numpy as np
 
 import vwkit
 from vwkit.cache import Cache
+from vwkit.checking import compile_spec
 from vwkit.errors import RunError, SkippedItems
 from vwkit.flow import Flow
 from vwkit.hashing import content_key, file_sha256
@@ -27,7 +28,7 @@ from vwkit.lock import locked
 from vwkit.run import Run
 from vwkit.run_folder import FILES, FORMAT, INNER, MANIFEST, commit, finish_commit
 from vwkit.source import Source, from_dict, load, override
-from vwkit.spec import Spec, compile
+from vwkit.spec import Spec
 from vwkit.stages import MemoryMeter, Stages
 
 __all__ = ["Pipeline"]
@@ -84,7 +85,7 @@ class Pipeline:
 
     @classmethod
     def _from_source(cls, source: Source, overrides: Sequence[str]) -> Pipeline:
-        return cls(compile(override(source, overrides) if overrides else source))
+        return cls(compile_spec(override(source, overrides) if overrides else source))
 
     def run(
         self,
@@ -169,7 +170,7 @@ class Pipeline:
             with MemoryMeter() as meter, use_job(work):
                 stages = Stages(following, folder / INNER / "checkpoints", cache, work, meter)
                 # Made anew: a flow puts fitted backends in the places of the spec's own.
-                spec = compile(self.spec.source)
+                spec = compile_spec(self.spec.source)
                 flow = Flow(spec, stages)
                 flow.run()
                 manifest = self._manifest(flow, stages, started)

@@ -22,6 +22,7 @@ from vwkit.jobs import job
 from vwkit.quantizer import Quantizer
 from vwkit.run_folder import INNER, MANIFEST, finish_commit, read_manifest
 from vwkit.sparse import Sparse
+from vwkit.stage_arrays import one_per_item
 from vwkit.stream import Stream
 from vwkit.transform import Transform
 from vwkit.types import Array, Features, Item, Matches
@@ -191,10 +192,8 @@ class Run:
     def vectors(self) -> Array | Sparse:
         """One vector per item, as the transforms receive them."""
         arrays = self.arrays("vectors" if self.has("vectors") else "features")
-        if "indptr" in arrays:
-            shape = (int(arrays["shape"][0]), int(arrays["shape"][1]))
-            return Sparse(arrays["indptr"], arrays["indices"], arrays["data"], shape)
-        return arrays["vectors"]
+        vectors: Array | Sparse = one_per_item(arrays)
+        return vectors
 
     @functools.cached_property
     def words(self) -> Words:

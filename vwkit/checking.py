@@ -1,0 +1,345 @@
+"""From a spec's tree to backends ready to run, with all problems at once.
+
+Three steps: slots and their fields (each backend checks its own), paths, rules across slots. No
+data are read: at most a descriptor file's header.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from vwkit.base import Parameter, create
+from vwkit.errors import ParameterError, Problem, SpecError, VwkitError, dotted
+from vwkit.featurizer import Reader
+from vwkit.hashing import derive_seed
+from vwkit.plugins import registry
+from vwkit.rules import KeyPath, check_rules
+from vwkit.source import Source
+from vwkit.spec import FORMAT, KEYS, ImagesSource, RunSettings, Spec, Train, VectorsSource, bytes_of
+
+__all__ = ["compile_spec"]
+
+_IMAGE_KEYS = ("path", "pattern", "limit", "sample")
+_VECTOR_KEYS = ("path", "use", "images", "counts", "limit", "sample")
+_RUN_KEYS = ("memory", "threads", "executor", "on_error")
+_TRAIN_KEYS = ("path", "images", "rows")
+
+
+def compile_spec(source: Source) -> Spec:
+    """Check a spec and make its backends.
+
+    Raises
+    ------
+    SpecError
+        One line per problem, all of them at once.
+    """
+    checker = _Checker(source)
+    spec = checker.run()
+    if checker.problems:
+        raise SpecError("\n".join(checker.lines()))
+    return spec
+
+
+class _Checker:
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        # A slot that is null is switched off, so that --set can do that.
+        self.data = {key: value for key, value in source.data.items() if value is not None}
+        self.problems: list[Problem] = []
+        self.trains: dict[str, Train] = {}
+        self.output_paths: list[KeyPath] = []
+        self.seed = 0
+
+    def lines(self) -> list[str]:
+        found = []
+        for problem in self.problems:
+            where = self.source.where(problem.path)
+            text = " ".join(str(problem).split("\n"))
+            if where == f"--set {dotted(problem.path)}":
+                text = " ".join(problem.message.split("\n"))  # the place is the path
+            found.append((self._order(problem.path), f"{where}: {text}" if where else text))
+        return [line for _, line in sorted(found, key=lambda one: one[0])]
+
+    def _order(self, path: KeyPath) -> tuple[int, int]:
+        place = re.search(r":(\d+):(\d+)$", self.source.where(path))
+        return (int(place[1]), int(place[2])) if place else (1 << 30, 0)
+
+    def problem(self, path: KeyPath, message: str) -> None:
+        self.problems.append(Problem(path, message))
+
+    # Steps
+
+    def run(self) -> Spec:
+        data = self.data
+        self._unknown_keys((), data, KEYS, "a spec")
+        self._version(data)
+        spec = Spec(self.source, trains=self.trains)
+        spec.seed = self.seed = self._whole((), data, "seed", 0) or 0
+        spec.images = self._images(data.get("images"), ("images",)) if "images" in data else None
+        spec.vectors = self._vectors(data["vectors"]) if "vectors" in data else None
+        if ("images" in data) == ("vectors" in data):
+            both = "both are given" if "images" in data else "neither is given"
+            self.problem((), f"exactly one of images and vectors is needed; {both}")
+        spec.featurizer = self._slot("featurizer", ("featurizer",))
+        spec.transform = list(self._slots("transform", "transform"))
+        spec.quantizer = self._slot("quantizer", ("quantizer",))
+        spec.clusterer = self._slot("clusterer", ("clusterer",))
+        spec.index = self._slot("index", ("index",))
+        spec.rerank = list(self._slots("rerank", "reranker"))
+        spec.evaluate = self._slot("evaluator", ("evaluate",), "protocol")
+        spec.output = list(self._slots("output", "output", "write"))
+        spec.run = self._run_settings(data.get("run", {}))
+        check_rules(spec, self.data, self.output_paths, self.problem)
+        return spec
+
+    def _version(self, data: Mapping[str, Any]) -> None:
+        version = data.get("vwkit")
+        if version is None:
+            self.problem((), "a spec begins with `vwkit: 1`, the version of the spec language")
+        elif type(version) is not int or version < 1:
+            self.problem(
+                ("vwkit",), f"must be 1, the version of the spec language; got {version!r}"
+            )
+        elif version > FORMAT:
+            self.problem(
+                ("vwkit",), f"version {version} is newer than this vwkit, which reads 1: update it"
+            )
+
+    # Sources
+
+    def _images(self, value: Any, path: KeyPath) -> ImagesSource | None:
+        if not self._mapping(path, value, "a mapping with path"):
+            return None
+        self._unknown_keys(path, value, _IMAGE_KEYS, path[-1])
+        file = self._path(path, value, "path", must_exist=True)
+        pattern = value.get("pattern")
+        if pattern is not None and not isinstance(pattern, str):
+            self.problem((*path, "pattern"), f"must be text such as '**/*.jpg'; got {pattern!r}")
+            pattern = None
+        limit = self._whole(path, value, "limit", None, least=1)
+        sample = self._whole(path, value, "sample", None, least=1)
+        return ImagesSource(file, pattern, limit, sample) if file else None
+
+    def _vectors(self, value: Any) -> VectorsSource | None:
+        path: KeyPath = ("vectors",)
+        if not self._mapping(path, value, "a mapping with path"):
+            return None
+        reader = None
+        known: tuple[str, ...] = _VECTOR_KEYS
+        if "use" in value:
+            name = value["use"]
+            entry = registry().entries.get(("featurizer", str(name)))
+            own = set(entry[0].cls.parameters()) if entry else set()
+            known = (*_VECTOR_KEYS, *own)
+            reader = self._slot_of(
+                "featurizer", path, {"use": name, **{k: v for k, v in value.items() if k in own}}
+            )
+            if reader is not None and not isinstance(reader, Reader):
+                self.problem((*path, "use"), f"{name} reads images, not descriptor files")
+                reader = None
+        self._unknown_keys(path, value, known, "vectors")
+        file = self._path(path, value, "path", must_exist=True)
+        images = self._path(path, value, "images", must_exist=True, required=False)
+        counts = self._path(path, value, "counts", must_exist=True, required=False)
+        if counts is not None and images is None:
+            self.problem((*path, "counts"), "needs images too: the list of image names in order")
+        if images is not None and counts is None:
+            self.problem((*path, "images"), "needs counts too: the folder of official word files")
+        limit = self._whole(path, value, "limit", None, least=1)
+        sample = self._whole(path, value, "sample", None, least=1)
+        for key in ("limit", "sample"):
+            if key in value and images is not None:
+                self.problem((*path, key), "images and counts belong to the whole file; drop one")
+        if not file:
+            return None
+        return VectorsSource(file, reader, images, counts, limit, sample)
+
+    # Slots
+
+    def _slots(self, key: str, role: str, word: str = "use") -> Iterator[Any]:
+        value = self.data.get(key)
+        if value is None:
+            return
+        if isinstance(value, Mapping):
+            value, single = [value], True
+        else:
+            single = False
+        if not isinstance(value, list):
+            self.problem((key,), f"a list of mappings with {word} is needed; got {value!r}")
+            return
+        for i, item in enumerate(value):
+            path: KeyPath = (key,) if single else (key, i)
+            made = self._slot_of(role, path, item, word)
+            if made is not None:
+                if role == "output":
+                    self.output_paths.append(path)
+                yield made
+
+    def _slot(self, role: str, path: KeyPath, word: str = "use") -> Any:
+        if path[0] not in self.data:
+            return None
+        return self._slot_of(role, path, self.data[str(path[0])], word)
+
+    def _slot_of(self, role: str, path: KeyPath, value: Any, word: str = "use") -> Any:
+        if not self._mapping(path, value, f"a mapping with {word}"):
+            return None
+        name = value.get(word)
+        if not isinstance(name, str):
+            names = ", ".join(registry().names(role)) or "none installed"
+            self.problem(path, f"needs {word}: the name of one of {names}")
+            return None
+        try:
+            params = self._params(role, name, value, path, word)
+            return create(role, name, **params)
+        except ParameterError as error:
+            found = error.problems or (Problem((word,), str(error)),)
+            self.problems += [one.under(*path) for one in found]
+        except VwkitError as error:
+            self.problem((*path, word), str(error))
+        return None
+
+    def _params(
+        self, role: str, name: str, value: Mapping[str, Any], path: KeyPath, word: str
+    ) -> dict[str, Any]:
+        """Make a slot's parameters absolute: paths, seeds, and the same for nested slots."""
+        entries = registry().entries.get((role, name))
+        params = {str(key): item for key, item in value.items() if key != word}
+        if not entries:
+            return params
+        known = entries[0].cls.parameters()
+        for key in ("train", "train_rows"):
+            if key in params and key not in known:
+                self._train(path, key, params.pop(key), role)
+        for key, item in list(params.items()):
+            if key in known:
+                params[key] = self._value(known[key], item, (*path, key))
+        if "seed" in known and "seed" not in params:
+            params["seed"] = derive_seed(self.seed, dotted(path))
+        return params
+
+    def _value(self, parameter: Parameter, item: Any, path: KeyPath) -> Any:
+        if parameter.nested and isinstance(item, Mapping) and isinstance(item.get("use"), str):
+            name = item["use"]
+            roles = parameter.nested
+            role = next((r for r in roles if (r, name) in registry().entries), roles[0])
+            return {"use": name, **self._params(role, name, item, path, "use")}
+        is_choice = isinstance(item, str) and item in _choices(parameter.annotation)
+        if isinstance(item, str) and (parameter.nested or parameter.is_path) and not is_choice:
+            return str(self._absolute(path, item))
+        return item
+
+    def _train(self, path: KeyPath, key: str, value: Any, role: str) -> None:
+        where: KeyPath = (*path, key)
+        if role not in ("transform", "quantizer", "clusterer"):
+            self.problem(where, f"a {role} is not trained on rows")
+            return
+        slot = dotted(path)
+        held = self.trains.get(slot, Train())
+        if key == "train_rows":
+            rows = self._whole(path, {key: value}, key, None, least=1)
+            self.trains[slot] = Train(held.path, held.images, rows)
+            return
+        if not self._mapping(where, value, "a mapping with path, images or rows"):
+            return
+        self._unknown_keys(where, value, _TRAIN_KEYS, "train")
+        file = self._path(where, value, "path", must_exist=True, required=False)
+        images = None
+        if "images" in value:
+            given = value["images"]
+            images = self._images(
+                {"path": given} if isinstance(given, str) else given, (*where, "images")
+            )
+        if file is not None and images is not None:
+            self.problem(where, "path or images, not both")
+        rows = self._whole(where, value, "rows", held.rows, least=1)
+        self.trains[slot] = Train(file, images, rows)
+
+    # Settings
+
+    def _run_settings(self, value: Any) -> RunSettings:
+        path: KeyPath = ("run",)
+        if not self._mapping(path, value, "a mapping"):
+            return RunSettings()
+        self._unknown_keys(path, value, _RUN_KEYS, "run")
+        memory = None
+        if "memory" in value:
+            try:
+                memory = bytes_of(value["memory"])
+            except ParameterError as error:
+                self.problem((*path, "memory"), str(error))
+        threads = self._whole(path, value, "threads", None, least=1)
+        executor = value.get("executor", "threads")
+        if executor != "threads":
+            self.problem((*path, "executor"), f"must be threads; got {executor!r}")
+        on_error = value.get("on_error", "skip")
+        if on_error not in ("skip", "stop"):
+            self.problem((*path, "on_error"), f"must be skip or stop; got {on_error!r}")
+        return RunSettings(memory, threads, "threads", on_error)
+
+    # Small checks
+
+    def _mapping(self, path: KeyPath, value: Any, what: str) -> bool:
+        if isinstance(value, Mapping):
+            return True
+        self.problem(path, f"{what} is needed; got {value!r}")
+        return False
+
+    def _unknown_keys(
+        self, path: KeyPath, value: Mapping[str, Any], known: tuple[str, ...], who: Any
+    ) -> None:
+        for key in value:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.6)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+                self.problem((*path, key), f"{who} has no such key; {hint}")
+
+    def _whole(
+        self, path: KeyPath, value: Mapping[str, Any], key: str, default: int | None, least: int = 0
+    ) -> int | None:
+        given = value.get(key, default)
+        if given is None or (type(given) is int and given >= least):
+            return given
+        self.problem((*path, key), f"must be a whole number of at least {least}; got {given!r}")
+        return default
+
+    def _path(
+        self,
+        path: KeyPath,
+        value: Mapping[str, Any],
+        key: str,
+        *,
+        must_exist: bool,
+        required: bool = True,
+    ) -> Path | None:
+        given = value.get(key)
+        if given is None:
+            if required:
+                self.problem(path, f"needs {key}")
+            return None
+        if not isinstance(given, (str, Path)) or not str(given):
+            self.problem((*path, key), f"must be a path; got {given!r}")
+            return None
+        found = self._absolute((*path, key), str(given))
+        if must_exist and not found.exists():
+            self.problem((*path, key), f"no such file or folder: {found}")
+            return None
+        return found
+
+    def _absolute(self, path: KeyPath, given: str) -> Path:
+        return Path(os.path.abspath(self.source.base_of(path) / Path(given).expanduser()))
+
+
+def _choices(annotation: Any) -> set[str]:
+    """Return the literal texts of an annotation, which are not paths."""
+    found: set[str] = set()
+    if get_origin(annotation) is Literal:
+        found.update(str(one) for one in get_args(annotation))
+    for part in get_args(annotation):
+        if get_origin(part) is not None:
+            found |= _choices(part)
+    return found

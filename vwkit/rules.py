@@ -1,0 +1,129 @@
+"""Rules across the slots of a spec: what fits together, and what cannot be known of one slot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vwkit.base import Backend
+from vwkit.errors import VwkitError
+from vwkit.featurizer import Reader
+from vwkit.spec import Spec, open_source
+
+__all__ = ["KeyPath", "check_rules"]
+
+KeyPath = tuple[str | int, ...]
+Report = Callable[[KeyPath, str], None]
+
+# The slots that words can come from.
+_MAKERS = ("featurizer", "clusterer")
+
+
+def check_rules(
+    spec: Spec, data: Mapping[str, Any], outputs: Sequence[KeyPath], problem: Report
+) -> None:
+    """Report every rule that a spec breaks.
+
+    Parameters
+    ----------
+    spec : Spec
+        A slot that failed by itself is None in it; it is not told again.
+    data : dict
+        The spec as it was written.
+    outputs : sequence of key paths
+        Where each of ``spec.output`` was written.
+    problem : callable
+        Called with the place and the sentence.
+    """
+    _sources(spec, data, problem)
+    _codes(spec, data, problem)
+    for name in ("rerank", "evaluate"):
+        if name in data and "index" not in data:
+            problem((name,), "needs an index, such as `index: {use: exact}`")
+    if "rerank" in data and "images" not in data:
+        problem(("rerank",), "needs images: it compares their features")
+    _outputs(spec, data, outputs, problem)
+    _sizes(spec, problem)
+
+
+def _sources(spec: Spec, data: Mapping[str, Any], problem: Report) -> None:
+    if spec.images is not None and "featurizer" not in data:
+        problem(("images",), "images need a featurizer, such as `featurizer: {use: sift}`")
+    if spec.vectors is not None and "featurizer" in data:
+        problem(("featurizer",), "vectors are read as they are; a featurizer belongs to images")
+    if isinstance(spec.featurizer, Reader):
+        name = spec.featurizer.name
+        text = f"{name} reads descriptor files: write it as `vectors: {{use: {name}, path: …}}`"
+        problem(("featurizer", "use"), text)
+
+
+def _codes(spec: Spec, data: Mapping[str, Any], problem: Report) -> None:
+    clusterer = spec.clusterer
+    if clusterer is None or clusterer.consumes != "codes":
+        return
+    if "quantizer" not in data:
+        text = f"{clusterer.name} clusters codes: add `quantizer: {{use: pq, m: …}}`"
+        problem(("clusterer", "use"), text)
+    elif spec.quantizer is not None and spec.quantizer.structure != "product":
+        text = f"{clusterer.name} needs a product quantizer; {spec.quantizer.name} is not one"
+        problem(("quantizer", "use"), text)
+
+
+def _outputs(
+    spec: Spec, data: Mapping[str, Any], outputs: Sequence[KeyPath], problem: Report
+) -> None:
+    has_words = spec.clusterer is not None or hasattr(type(spec.featurizer), "words")
+    if any(slot in data and getattr(spec, slot) is None for slot in _MAKERS):
+        has_words = True  # a slot that failed has its own problem; do not guess at others
+    offered = {
+        "images": spec.images is not None,
+        "quantizer": spec.quantizer is not None,
+        "clusterer": spec.clusterer is not None,
+        "vocabulary": has_words,
+        "index": spec.index is not None,
+    }
+    for path, output in zip(outputs, spec.output, strict=True):
+        for need in output.needs:
+            if need not in data and not offered.get(need, False):
+                problem(path, f"{output.name} needs a {need}, and the spec has none")
+        parent = _nearest_existing(output.path.parent)
+        if not os.access(parent, os.W_OK) or not parent.is_dir():
+            problem((*path, "path"), f"{output.path}: {parent} cannot be written")
+
+
+def _sizes(spec: Spec, problem: Report) -> None:
+    rows = dim = None
+    if spec.vectors is not None:
+        try:
+            stream = open_source(spec.vectors)
+        except (VwkitError, OSError) as error:
+            if getattr(error, "exit_status", 1) == 2:
+                problem(("vectors", "path"), str(error))
+            return  # a damaged file is told when it is read
+        rows, dim = stream.rows, stream.dim
+        for fewer in (spec.vectors.limit, spec.vectors.sample):
+            if rows is not None and fewer is not None:
+                rows = min(rows, fewer)
+    elif spec.featurizer is not None and spec.featurizer.consumes == "images":
+        dim = None if spec.featurizer.trainable else spec.featurizer.dim
+    m = _parameter(spec.quantizer, "m")
+    if dim is not None and not spec.transform and m is not None and dim % m:
+        problem(("quantizer", "m"), f"{m} does not divide the {dim} dimensions of the data")
+    k = _parameter(spec.clusterer, "k")
+    if rows is not None and k is not None and k > rows and "clusterer" not in spec.trains:
+        problem(("clusterer", "k"), f"{k} clusters need at least {k} rows; there are {rows}")
+
+
+def _parameter(backend: Backend | None, name: str) -> int | None:
+    if backend is None or name not in backend.parameters():
+        return None
+    value = getattr(backend, name)
+    return value if isinstance(value, int) else None
+
+
+def _nearest_existing(path: Path) -> Path:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
