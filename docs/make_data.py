@@ -5,7 +5,9 @@
 
 All of it is made up from fixed seeds: ``photos/`` (four places, each photographed three times) with
 their ground truth ``groups.csv``, ``picture.png``, ``descriptors.bvecs`` and a tiny data set in the
-layout of Oxford5k. The tests run every example of the documentation in such a folder.
+layout of Oxford5k. Where the package ``onnx`` is installed, also ``network.onnx``: no trained network,
+but one that sees where in a picture which colours are. The tests run every example of the documentation
+in such a folder.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ def make(folder: Path) -> None:
     (folder / "groups.csv").write_text("query,item,what\n" + "".join(lines))
     vwkit.write(folder / "descriptors.bvecs", descriptors(0, 3000, 32))
     _oxford(folder)
+    _network(folder / "network.onnx")
 
 
 def scene(seed: int, height: int, width: int) -> PIL.Image.Image:
@@ -82,6 +85,28 @@ def _oxford(folder: Path) -> None:
     for name, count in zip(_OXFORD, _OXFORD_ROWS, strict=True):
         features = "".join(f"{i + 1} {i % 90} {i // 90} 0.01 0 0.01\n" for i in range(count))
         (words / f"{name}.txt").write_text(f"1.0\n{count}\n{features}")
+
+
+def _network(path: Path) -> None:
+    """Write a network that takes (n, 3, 224, 224) and gives the mean colours of 4 × 4 fields."""
+    try:
+        import onnx
+    except ImportError:
+        return  # whoever has the plugin vwkit-onnx has it
+    number = onnx.TensorProto.FLOAT
+    image = onnx.helper.make_tensor_value_info("image", number, ["n", 3, 224, 224])
+    fields = onnx.helper.make_tensor_value_info("fields", number, ["n", 48])
+    nodes = [
+        onnx.helper.make_node(
+            "AveragePool", ["image"], ["pooled"], kernel_shape=[56, 56], strides=[56, 56]
+        ),
+        onnx.helper.make_node("Flatten", ["pooled"], ["fields"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "fields", [image], [fields])
+    opset = onnx.helper.make_opsetid("", 17)
+    # An old enough version of the format for every version of ONNX Runtime.
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    path.write_bytes(model.SerializeToString())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 PLUGINS = {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()}
 # These have no wheels; the README has a line that leaves them out.
-COMPILED = {"vwkit-hnswlib"}
+COMPILED = {"vwkit-annoy", "vwkit-hnswlib"}
 
 
 def script(name):
@@ -92,6 +92,16 @@ def check_oxford5k(data, run):
     assert items[2].id == "radcliffe_camera_000002.jpg"
     text = (data / "out/words/text/all_souls_000000.jpg.txt").read_text().split()
     assert text == ["400", *map(str, words.words[:400].tolist())]
+
+
+def check_cnn_search(data, run):
+    assert run.featurizer.dim == 48
+    best = run.search(str(data / "photos/castle_left.jpg"), 3).items[0]
+    assert {item.id for item in best} == {f"castle_{view}.jpg" for view in ("far", "left", "right")}
+    lines = (data / "out/nearest.csv").read_text().splitlines()
+    assert len(lines) == 13
+    with PIL.Image.open(data / "out/alike.png") as picture:
+        assert picture.width > 100
 
 
 def check_retrieval(data, run):

@@ -23,8 +23,8 @@ def backends() -> dict[str, dict[str, type[Any]]]:
     Examples
     --------
     >>> import vwkit
-    >>> sorted(vwkit.backends()["index"])[:1]
-    ['exact']
+    >>> vwkit.backends()["index"]["exact"]
+    <class 'vwkit.builtin.exact.Exact'>
     """
     known = registry()
     return {

@@ -29,6 +29,9 @@ _VECTOR_KEYS = ("path", "use", "images", "counts", "limit", "sample")
 _RUN_KEYS = ("memory", "threads", "executor", "on_error")
 _TRAIN_KEYS = ("path", "images", "rows")
 
+# Where a path is wanted, a backend may take this, too.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
 
 def compile_spec(source: Source) -> Spec:
     """Check a spec and make its backends.
@@ -228,9 +231,9 @@ class _Checker:
             roles = parameter.nested
             role = next((r for r in roles if (r, name) in registry().entries), roles[0])
             return {"use": name, **self._params(role, name, item, path, "use")}
-        is_choice = isinstance(item, str) and item in _choices(parameter.annotation)
-        if isinstance(item, str) and (parameter.nested or parameter.is_path) and not is_choice:
-            return str(self._absolute(path, item))
+        if isinstance(item, str) and (parameter.nested or parameter.is_path):
+            is_other = item in _choices(parameter.annotation) or _URL.match(item)
+            return item if is_other else str(self._absolute(path, item))
         return item
 
     def _train(self, path: KeyPath, key: str, value: Any, role: str) -> None:

@@ -31,11 +31,42 @@ def squared_norms(vectors: Array) -> NDArray[np.float64]:
     return norms
 
 
+# Squares of lengths that float32 holds with all its digits; outside, float64 is used.
+_SMALLEST, _LARGEST = 1e-20, 1e30
+_CELLS = 1 << 16  # of one block: 256 KiB, which stay in the cache
+
+
 def normalised(vectors: Array) -> NDArray[np.float32]:
-    """Return each row divided by its length, (n, d) float32; zero rows stay zero."""
-    lengths = np.sqrt(squared_norms(vectors))
-    lengths[lengths == 0] = 1
-    return (vectors / lengths[:, None]).astype(np.float32)
+    """Return each row divided by its length, (n, d) float32; zero rows stay zero.
+
+    Each row is computed by itself in a fixed order, so that it does not depend on what else is in
+    the batch: in float32, and where its square would not fit (or the data are wider) in float64.
+    """
+    out = np.empty(vectors.shape, np.float32)
+    step = max(1, _CELLS // max(1, vectors.shape[1]))
+    for start in range(0, len(vectors), step):
+        _normalise(vectors[start : start + step], out[start : start + step])
+    return out
+
+
+def _normalise(vectors: Array, out: NDArray[np.float32]) -> None:
+    if vectors.dtype != np.float32:
+        lengths = np.sqrt(squared_norms(vectors))
+        lengths[lengths == 0] = 1
+        out[...] = vectors / lengths[:, None]
+        return
+    # C order: the order of summation must not depend on how the rows lie in memory.
+    rows = np.ascontiguousarray(vectors)
+    with np.errstate(over="ignore", under="ignore"):
+        # Not einsum: its sums depend on how many rows there are.
+        squares = np.add.reduce(rows * rows, axis=1)
+    odd = ~((squares > _SMALLEST) & (squares < _LARGEST))
+    squares[odd] = 1
+    np.divide(rows, np.sqrt(squares)[:, None], out=out)
+    if odd.any():
+        few = np.empty((int(odd.sum()), rows.shape[1]), np.float32)
+        _normalise(rows[odd].astype(np.float64), few)
+        out[odd] = few
 
 
 def pair_distances(left: Array, right: Array, metric: str) -> NDArray[np.float64]:

@@ -27,9 +27,13 @@ GROUP = "vwkit"
 
 # Where the backends live that are ours but may not be installed.
 HOMES: dict[tuple[str, str], str] = {
+    ("featurizer", "onnx"): "vwkit-onnx",
     ("featurizer", "sift"): "vwkit-opencv",
+    ("index", "annoy"): "vwkit-annoy",
     ("index", "faiss"): "vwkit-faiss",
+    ("index", "flann"): "vwkit-flann",
     ("index", "hnsw"): "vwkit-hnswlib",
+    ("index", "usearch"): "vwkit-usearch",
 }
 
 

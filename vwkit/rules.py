@@ -106,9 +106,10 @@ def _sizes(spec: Spec, problem: Report) -> None:
         for fewer in (spec.vectors.limit, spec.vectors.sample):
             if rows is not None and fewer is not None:
                 rows = min(rows, fewer)
-    elif spec.featurizer is not None and spec.featurizer.consumes == "images":
-        dim = None if spec.featurizer.trainable else spec.featurizer.dim
     m = _parameter(spec.quantizer, "m")
+    if m is not None and spec.featurizer is not None and spec.featurizer.consumes == "images":
+        # Asked for only where it matters: a network may have to be fetched to know.
+        dim = None if spec.featurizer.trainable else spec.featurizer.dim
     if dim is not None and not spec.transform and m is not None and dim % m:
         problem(("quantizer", "m"), f"{m} does not divide the {dim} dimensions of the data")
     k = _parameter(spec.clusterer, "k")

@@ -139,7 +139,7 @@ class HNSW(vwkit.Index):
         return "l2" if self.metric == "l2" else "ip"
 
     def _fitting(self, vectors: Array) -> Array:
-        return _unit(vectors) if self.metric == "cosine" else vectors
+        return normalised(vectors) if self.metric == "cosine" else vectors
 
     # Searching
 
@@ -305,25 +305,6 @@ def _kept(
 def _blocks(vectors: Any) -> Iterator[Array]:
     stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
     return iter(stream.rechunk(_BLOCK))
-
-
-# Squares of lengths that float32 holds well; outside, float64 is used.
-_SMALLEST, _LARGEST = 1e-20, 1e30
-
-
-def _unit(vectors: Array) -> NDArray[np.float32]:
-    """Return each row divided by its length; zero rows stay zero."""
-    out = np.empty_like(vectors)
-    for start, stop in row_spans(len(vectors), 8192):
-        block = vectors[start:stop]
-        with np.errstate(over="ignore"):
-            squares = np.einsum("ij,ij->i", block, block)
-        odd = ~((squares > _SMALLEST) & (squares < _LARGEST))
-        squares[odd] = 1
-        np.divide(block, np.sqrt(squares)[:, None], out=out[start:stop])
-        if odd.any():
-            out[start:stop][odd] = normalised(block[odd])
-    return out
 
 
 @vwkit.hookimpl

@@ -1,0 +1,352 @@
+"""FLANN's k-d trees and k-means tree, by the functions of pyflann."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import struct
+import threading
+import weakref
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import annotated_types
+import numpy as np
+from numpy.typing import NDArray
+
+import vwkit
+from vwkit.errors import ArtifactError, BackendError, DataError, ParameterError, PluginError
+from vwkit.jobs import job
+from vwkit.kernels import search_rows
+from vwkit.metrics import normalised
+from vwkit.stream import row_spans
+from vwkit.types import Array
+
+__all__ = ["Flann", "vwkit_backends"]
+
+# Between two blocks the user is told how far it is and can interrupt.
+_BLOCK = 4096
+_CHECKS = 1024
+# To FLANN, -1 is "all" too, but with several trees it prints that this makes no sense.
+_ALL = 2**31 - 1
+_TUNED = -2
+_VECTORS_FILE = "vectors.npy"
+_EUCLIDEAN = 1
+# How a file begins: signature, version, type of the numbers, algorithm, rows, columns.
+_HEADER = struct.Struct("=24s 16s i i Q Q")
+_SIGNATURE = b"FLANN_IBEIS_INDEX_v2.0"
+_FLOAT32 = 8
+_NUMBERS = {"linear": 0, "kdtree": 1, "kmeans": 2, "autotuned": 255}
+# Type of distance, random numbers and messages are global to the library.
+_building = threading.Lock()
+
+_Branching = Annotated[int, annotated_types.Ge(2), annotated_types.Le(1_000_000)]
+_Trees = Annotated[int, annotated_types.Ge(1), annotated_types.Le(1024)]
+_OrAll = Annotated[int, annotated_types.Ge(-1), annotated_types.Le(_ALL)]
+
+
+@vwkit.backend("flann")
+class Flann(vwkit.Index):
+    """FLANN: randomised k-d trees, a k-means tree, both, or what it finds best for the data.
+
+    Muja and Lowe 2014, "Scalable nearest neighbor algorithms for high dimensional data". A search
+    looks at about `checks` vectors. It keeps all vectors as float32, and 8 to 30 bytes more a
+    vector for each tree.
+
+    Examples
+    --------
+    >>> import numpy as np, vwkit
+    >>> index = vwkit.create("index", "flann").build(np.eye(3, dtype=np.float32))
+    >>> index.search([[1.0, 0.2, 0.1]], 2).ids.tolist()
+    [[0, 1]]
+    """
+
+    library = "pyflann-ibeis"
+    requires = ("pyflann_ibeis",)
+    metrics = frozenset({"l2", "cosine"})
+    # The library's settings are global; one search uses all threads.
+    thread_safe = False
+    late = frozenset({"checks"})
+
+    algorithm: Literal["kdtree", "kmeans", "composite", "autotuned", "linear"] = vwkit.Field(
+        default="kdtree", doc="What to build; ``composite`` is kdtree and kmeans together."
+    )
+    trees: _Trees = vwkit.Field(default=8, doc="Trees of kdtree and composite.")
+    branching: _Branching = vwkit.Field(
+        default=32, doc="Children of a node of kmeans and composite."
+    )
+    iterations: _OrAll = vwkit.Field(
+        default=11,
+        doc="Of each k-means of kmeans and composite; -1: until nothing changes.",
+    )
+    target_precision: vwkit.Fraction = vwkit.Field(
+        default=0.9,
+        doc="What autotuned aims at: the share of queries whose nearest neighbour is found.",
+    )
+    checks: _OrAll = vwkit.Field(
+        default=_CHECKS,
+        doc="Vectors looked at in a search, -1: all; autotuned takes 1024 for what it found best.",
+    )
+    threads: vwkit.Positive | None = vwkit.Field(
+        default=None, doc="Threads of a search; those of the running job by default."
+    )
+    seed: int = vwkit.Field(
+        default=0,
+        doc="Of the library's random numbers; it shuffles with others too, so builds differ.",
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("checks", "iterations"):
+            if getattr(self, name) == 0:
+                raise ParameterError(f"flann.{name}: 0 does nothing; give 1 or more, or -1")
+
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """True for ``linear``, which compares with every vector."""
+        return self.algorithm == "linear"
+
+    @property
+    def deterministic(self) -> bool:
+        """True for ``linear``; all trees depend on numbers from the operating system."""
+        return self.algorithm == "linear"
+
+    # Building
+
+    def _build(self, vectors: Any) -> None:
+        if len(vectors) > _ALL // 4:
+            raise DataError(
+                f"flann: takes up to {_ALL // 4:,} vectors; got {len(vectors):,}: take another "
+                "index, such as faiss"
+            )
+        self._take(_fitting_rows(vectors) if self.metric == "cosine" else vectors)
+        self._parts = [
+            _Part.built(self._vectors, {"algorithm": name, **self._build_params()})
+            for name in self._algorithms()
+        ]
+
+    def _take(self, vectors: Array) -> None:
+        # The trees point into these.
+        self._vectors: Array = vectors
+
+    def _algorithms(self) -> tuple[str, ...]:
+        """Return the trees to build: FLANN cannot save its own composite, which is these two."""
+        return ("kdtree", "kmeans") if self.algorithm == "composite" else (self.algorithm,)
+
+    def _build_params(self) -> dict[str, Any]:
+        return {
+            "trees": self.trees,
+            "branching": self.branching,
+            "iterations": self.iterations,
+            "target_precision": self.target_precision,
+            # It seeds with numbers above 0 only.
+            "random_seed": self.seed % (1 << 30) + 1,
+        }
+
+    # Searching
+
+    def _search(self, queries: Any, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        asked = _fitting_queries(queries) if self.metric == "cosine" else queries
+        rows = np.empty((len(asked), k), np.int64)
+        distances = np.empty((len(asked), k), np.float32)
+        current = job()
+        for start, stop in row_spans(len(asked), _BLOCK):
+            current.check()
+            rows[start:stop], distances[start:stop] = self._found(asked[start:stop], k)
+        if self.metric == "cosine":
+            # Of unit vectors, the squared distance is 2 - 2·cos.
+            distances *= 0.5
+            distances[~queries.any(axis=1)] = 1
+        return rows, distances
+
+    def _found(self, asked: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        checks = _ALL if self.checks < 0 else self.checks
+        if self.algorithm == "autotuned" and self.checks == _CHECKS:
+            checks = _TUNED
+        options = {"checks": checks, "cores": min(self.threads or job().threads, 1024)}
+        answers = [part.search(asked, k, options) for part in self._parts]
+        rows, distances = answers[0] if len(answers) == 1 else _merged(answers, k)
+        short = np.flatnonzero(np.isinf(distances).any(axis=1))
+        if len(short):
+            rows[short], distances[short] = search_rows(asked[short], self._vectors, k, "l2")
+        return rows, distances
+
+    # Saving
+
+    def _save(self, folder: Path) -> None:
+        np.save(folder / _VECTORS_FILE, self._vectors, allow_pickle=False)
+        for name, part in zip(self._algorithms(), self._parts, strict=True):
+            part.save(folder / f"{name}.flann")
+
+    def _load(self, folder: Path) -> None:
+        path = folder / _VECTORS_FILE
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        dim = (self._dim or 0) + (self.metric == "cosine")
+        if (
+            vectors.shape != (len(self), dim)
+            or vectors.dtype != np.float32
+            or not vectors.flags.c_contiguous
+        ):
+            raise ArtifactError(
+                f"{path}: holds {vectors.dtype} of shape {vectors.shape} where float32 of shape "
+                f"{(len(self), dim)} is needed; damaged, make it again"
+            )
+        self._take(vectors)
+        self._parts = []
+        for name in self._algorithms():
+            file = folder / f"{name}.flann"
+            _check_header(file, name, len(vectors), dim)
+            self._parts.append(_Part.loaded(file, vectors))
+
+
+# Unit vectors, with one more dimension for zero vectors: 1 there puts them at the squared distance 2
+# from every unit vector, and so at the cosine distance 1.
+
+
+def _fitting_rows(vectors: Array) -> NDArray[np.float32]:
+    wide = _fitting_queries(vectors)
+    wide[~vectors.any(axis=1), -1] = 1
+    return wide
+
+
+def _fitting_queries(vectors: Array) -> NDArray[np.float32]:
+    wide = np.zeros((len(vectors), vectors.shape[1] + 1), np.float32)
+    for start, stop in row_spans(len(vectors), _BLOCK):
+        wide[start:stop, :-1] = normalised(vectors[start:stop])
+    return wide
+
+
+def _merged(
+    answers: list[tuple[NDArray[np.int64], NDArray[np.float32]]], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Put the answers of several trees together; what both found counts once."""
+    rows = np.concatenate([found for found, _ in answers], axis=1)
+    distances = np.concatenate([near for _, near in answers], axis=1)
+    order = np.argsort(rows, axis=1, kind="stable")
+    sorted_rows = np.take_along_axis(rows, order, axis=1)
+    again = np.zeros(rows.shape, bool)
+    repeats = sorted_rows[:, 1:] == sorted_rows[:, :-1]
+    np.put_along_axis(again, order[:, 1:], repeats, axis=1)
+    distances[again] = np.inf
+    order = np.argsort(distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(distances, order, axis=1)
+
+
+# Around the library ----------------------------------------------------------------------------
+
+
+class _Part:
+    """One index of the library, freed with the last reference to it.
+
+    Not pyflann's own class: that one does not look at what the functions return, and hands out
+    memory that was never written to where a search failed or found too little.
+    """
+
+    def __init__(self, handle: int, vectors: Array) -> None:
+        self._handle = handle
+        self._vectors = vectors  # the library points into them
+        library = _flann()
+        free = library.flann.free_index[np.float32]
+        params = library.FLANNParameters()
+        closing = weakref.finalize(self, free, handle, ctypes.byref(params))
+        closing.atexit = False
+
+    @classmethod
+    def built(cls, vectors: Array, options: dict[str, Any]) -> _Part:
+        library, params = _flann(), _params(options)
+        speedup = ctypes.c_float(0)
+        with _building:
+            library.flannlib.flann_set_distance_type(_EUCLIDEAN, 0)
+            handle = library.flann.build_index[np.float32](
+                vectors, *vectors.shape, ctypes.byref(speedup), ctypes.byref(params)
+            )
+        if not handle:
+            raise BackendError(
+                f"flann could not build {options['algorithm']} of {len(vectors):,} vectors"
+            )
+        return cls(handle, vectors)
+
+    @classmethod
+    def loaded(cls, path: Path, vectors: Array) -> _Part:
+        library = _flann()
+        with _building:
+            library.flannlib.flann_log_verbosity(0)
+            library.flannlib.flann_set_distance_type(_EUCLIDEAN, 0)
+            handle = library.flann.load_index[np.float32](_name(path), vectors, *vectors.shape)
+        if not handle:
+            raise ArtifactError(f"{path}: flann cannot read it; damaged, make it again")
+        return cls(handle, vectors)
+
+    def save(self, path: Path) -> None:
+        with _building:
+            _flann().flann.save_index[np.float32](self._handle, _name(path))
+
+    def search(
+        self, queries: Array, k: int, options: dict[str, Any]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return rows and squared distances; what was not found has the distance infinity."""
+        library, params = _flann(), _params(options)
+        rows = np.zeros((len(queries), k), np.int32)
+        distances = np.full((len(queries), k), np.inf, np.float32)
+        library.flannlib.flann_set_distance_type(_EUCLIDEAN, 0)
+        failed = library.flann.find_nearest_neighbors_index[np.float32](
+            self._handle, queries, len(queries), rows, distances, k, ctypes.byref(params)
+        )
+        if failed:
+            raise BackendError(f"flann could not search for {k} neighbours")
+        found = rows.astype(np.int64)
+        # Behind the last one found it leaves numbers from anywhere.
+        found[np.isinf(distances)] = -1
+        return found, distances
+
+
+def _flann() -> Any:
+    try:
+        return importlib.import_module("pyflann_ibeis.flann_ctypes")
+    except (ImportError, OSError) as error:
+        raise PluginError(
+            f"index flann: needs the library pyflann_ibeis ({error}): pip install pyflann-ibeis"
+        ) from None
+
+
+def _params(options: dict[str, Any]) -> Any:
+    params = _flann().FLANNParameters()
+    params.update({"log_level": "none", **options})
+    return params
+
+
+def _name(path: Path) -> bytes:
+    return bytes(path)
+
+
+def _check_header(path: Path, algorithm: str, rows: int, dim: int) -> None:
+    """Refuse a file of other data: the library takes its word for what it points to.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    head = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(_HEADER.size)
+    fine = False
+    if len(head) == _HEADER.size:
+        signature, _, kind, number, held, columns = _HEADER.unpack(head)
+        fine = (
+            signature.rstrip(b"\0") == _SIGNATURE
+            and kind == _FLOAT32
+            and number == _NUMBERS[algorithm]
+            # For autotuned, the header of what it chose follows within.
+            and ((held, columns) == (rows, dim) or algorithm == "autotuned")
+        )
+    if not fine:
+        raise ArtifactError(
+            f"{path}: not a {algorithm} of flann for {rows} vectors of {dim} dimensions; "
+            "damaged, make it again"
+        )
+
+
+@vwkit.hookimpl
+def vwkit_backends() -> list[type[Any]]:
+    """Bring `flann`."""
+    return [Flann]
