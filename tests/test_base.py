@@ -218,9 +218,9 @@ class TestValues:
                 {"needed": 1, "inner": {"use": "exact", "metric": "l3"}},
                 r"inner\.metric: must be .*got 'l3'",
             ),
-            ({"needed": 1, "inner": {"metric": "l2"}}, r"inner: needs use: the name of a index"),
+            ({"needed": 1, "inner": {"metric": "l2"}}, r"inner: needs use: the name of an index"),
             ({"needed": 1, "inner": {"use": 3}}, r"inner: needs use"),
-            ({"needed": 1, "inner": 3}, r"inner: got 3; a index is needed"),
+            ({"needed": 1, "inner": 3}, r"inner: got 3; an index is needed"),
             (
                 {"needed": 1, "inner": {"use": "lloyd", "k": 2}},
                 r"inner: no index is named 'lloyd'; lloyd is a clusterer",
@@ -281,7 +281,7 @@ class TestValues:
         given = {"use": "lloyd", "k": 3}
         assert Many(needed=1, either=given).either.k == 3
         assert given == {"use": "lloyd", "k": 3}
-        with pytest.raises(vwkit.ParameterError, match=r"inner: lloyd is a clusterer; a index is"):
+        with pytest.raises(vwkit.ParameterError, match=r"inner: lloyd is a clusterer; an index is"):
             Many(needed=1, inner=vwkit.create("clusterer", "lloyd", k=2))
 
     def test_params_are_plain_and_make_the_same_again(self):

@@ -135,7 +135,8 @@ def test_search_evaluate_and_report(vw, photo_run):
     assert vw("report", photo_run)[0] == 0
     assert (photo_run / "report.html").exists()
     status, _, err = vw("search", photo_run, "no-such.png")
-    assert (status, len(err)) == (1, 1)
+    assert (status, len(err)) == (2, 1)
+    assert vw("evaluate", photo_run, "--groundtruth", "none.csv")[0] == 2
 
 
 def test_inspect_and_convert(vw, photo_run, tmp_path):
@@ -215,3 +216,62 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path):
     assert "File too large" in cut.stderr
     done = subprocess.run([*run, "--resume"], check=False, **options)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_can_be_known_before_the_work_is_known_before_it(vw, tmp_path):
+    spec = vector_spec(tmp_path, clusterer={"use": "lloyd", "k": 3})
+    dump(tmp_path / "s.yaml", spec)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/diary.txt").write_text("dear")
+    (tmp_path / "file").write_text("x")
+    for output, said in [
+        ([{"write": "words", "path": "mine"}], "did not write"),
+        ([{"write": "vocabulary", "path": "mine"}], "did not write"),
+        ([{"write": "words", "path": "file"}], "a file is in the way"),
+        ([{"write": "labels", "path": "mine"}], "a folder is in the way"),
+        ([{"write": "labels", "path": "file/l.npy"}], "is a file, not a folder"),
+        ([{"write": "words", "path": "q"}, {"write": "words", "path": "q"}], "written there, too"),
+        ([{"write": "words", "path": "q"}, {"write": "labels", "path": "q/l"}], "written there"),
+    ]:
+        dump(tmp_path / "s.yaml", {**spec, "output": output})
+        for verb in (["check"], ["run", "--quiet"]):
+            status, _, err = vw(*verb, "s.yaml")
+            assert (status, len(err)) == (2, 1)
+            assert said in err[0]
+    assert not (tmp_path / "runs").exists()
+    dump(tmp_path / "s.yaml", {**spec, "output": {"write": "words", "path": "fresh"}})
+    status, _, err = vw("run", "s.yaml", "--out", "fresh")
+    assert (status, len(err)) == (2, 1)
+    for change, said in [
+        ("clusterer.init=kmeans++", "did you mean k-means++?"),
+        ("clusterer.train_rows=2", "there are 2"),
+        ("vectors.path=mine", "is a folder"),
+        ("vectors.path=file", "not a known kind"),
+    ]:
+        status, _, err = vw("check", "s.yaml", "--set", change)
+        assert (status, len(err)) == (2, 1), err
+        assert said in err[0]
+    assert vw("demo", "--out", "file")[0] == 2
+    assert not (tmp_path / "file-photos").exists()
+
+
+def test_a_run_in_the_making_says_so(tmp_path):
+    from vwkit.lock import locked
+    from vwkit.run_folder import INNER
+
+    (tmp_path / "r" / INNER).mkdir(parents=True)
+    with (
+        locked(tmp_path / "r" / INNER / "lock", tmp_path / "r"),
+        pytest.raises(vwkit.RunError, match=f"being made by process {os.getpid()}"),
+    ):
+        vwkit.Run.open(tmp_path / "r")
+    with pytest.raises(vwkit.RunError, match="--resume"):
+        vwkit.Run.open(tmp_path / "r")
+
+
+def test_a_bad_row_is_told_with_its_file(vw, tmp_path):
+    rows = blobs(dtype=np.float32)
+    rows[7, 2] = np.nan
+    vwkit.write(tmp_path / "x.npy", rows)
+    dump(tmp_path / "s.yaml", vector_spec(tmp_path, clusterer={"use": "lloyd", "k": 3}))
+    assert f"{tmp_path / 'x.npy'}: row 7, column 2" in vw("run", "s.yaml", "--quiet")[2][0]

@@ -5,6 +5,8 @@ The fences of the pages themselves are run by docs/conftest.py: `pytest docs REA
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +240,32 @@ def test_the_package_of_the_tutorial_is_as_short_as_it_says():
     assert lines < 40
     assert f"{lines} lines" in text
     assert f"{lines} lines" in (ROOT / "README.md").read_text()
+
+
+# What an approximate index of the page promises.
+DECLARED = {"HalfHearted": ["min_recall = 0.4"]}
+SUITED = ("Clusterer", "Index", "Quantizer")
+
+
+def test_the_backends_of_the_tutorial_pass_the_suite(tmp_path):
+    """What is shown to be copied keeps the contract, too."""
+    text = (DOCS / "write-a-backend.md").read_text(encoding="utf-8")
+    fences = [found["body"] for found in FENCE.finditer(text) if found["language"] == "python"]
+    source = "\n\n".join(one for one in fences if "@vwkit.backend(" in one)
+    found = re.findall(rf"^class (\w+)\(vwkit\.({'|'.join(SUITED)})\):$", source, re.MULTILINE)
+    assert {role for _, role in found} == set(SUITED)
+    tests = ["import vwkit.testing"]
+    for name, role in found:
+        tests += [f"class Test{name}(vwkit.testing.{role}Tests):", f"    backend = {name}"]
+        tests += [f"    {line}" for line in DECLARED.get(name, ())]
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "test_page.py").write_text("\n".join([source, *tests, ""]), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b\d{2,} passed", done.stdout), done.stdout
 
 
 def test_every_command_and_key_is_explained():

@@ -415,7 +415,7 @@ def test_a_damaged_run_gives_one_clear_error(tmp_path):
 
 def test_official_oxford_layout(tmp_path):
     rows = blobs(rows=30, dim=128)
-    (tmp_path / "feat_oxc1_hesaff_sift.bin").write_bytes(rows.tobytes() + b"\0" * 12)
+    (tmp_path / "renamed.bin").write_bytes(rows.tobytes() + b"\0" * 12)
     counts = {"oxc1_all_souls_000001": 12, "oxc1_bodleian_000002": 18}
     prose = "\n".join(["prose"] * 20)
     (tmp_path / "README2.txt").write_text(prose + "\n" + "\n".join(counts) + "\n")
@@ -426,7 +426,8 @@ def test_official_oxford_layout(tmp_path):
     spec = {
         "vwkit": 1,
         "vectors": {
-            "path": str(tmp_path / "feat_oxc1_hesaff_sift.bin"),
+            "use": "oxford-sift",
+            "path": str(tmp_path / "renamed.bin"),
             "images": str(tmp_path / "README2.txt"),
             "counts": str(tmp_path / "words"),
         },

@@ -1454,7 +1454,7 @@ KNOWN = (
 
 def test_an_expected_failure_is_an_xfail(tmp_path):
     reasons = KNOWN + ", 'test_dtypes_and_layouts': 'in place', 'test_values': 'in place'}"
-    status, text = run_pytest(tmp_path, MODULE.replace("{SPOILT}", reasons), "-n", "2", "-rx")
+    status, text = run_pytest(tmp_path, MODULE.replace("{SPOILT}", reasons), "-rx")
     assert "in place" in text
     failed = [line for line in text.splitlines() if line.startswith("FAILED")]
     assert all("TestSpoilt" in line for line in failed)
@@ -1554,6 +1554,55 @@ def test_run_conformance_refuses_what_it_cannot_run():
     with pytest.raises(ParameterError, match="needs it"):
         run_conformance("quantizer", "vocabulary", {})
     assert UnknownNameError.exit_status == 2
+
+
+def test_an_approximate_index_declares_its_promises():
+    said = {"cells": 20, "probes": 4}
+    only = ["-k", "test_recall"]
+    with registered(Cells):
+        assert run_conformance("index", "cells", said, only) == 1
+        assert run_conformance("index", "cells", said, only, min_recall=0.3) == 0
+        assert run_conformance("index", "cells", said, only, min_recall=1) == 1
+        known = {"test_recall": 'it "looks" into {few}\\ cells'}
+        assert run_conformance("index", "cells", said, only, expected_failures=known) == 0
+        # Strict: what passes must not be declared.
+        wrong = {"min_recall": 0.3, "expected_failures": known}
+        assert run_conformance("index", "cells", said, only, **wrong) == 1
+
+
+@pytest.mark.parametrize(
+    ("role", "promises", "message"),
+    [
+        ("transform", {"min_recall": 0.5}, "promise of an index"),
+        ("index", {"min_recall": 1.5}, "from 0 to 1; got 1.5"),
+        ("index", {"min_recall": float("nan")}, "got nan"),
+        ("index", {"expected_failures": {"test_recal": "few"}}, "did you mean test_recall"),
+        ("index", {"expected_failures": {"zzz": "few"}}, "its tests: .*test_recall"),
+        ("index", {"expected_failures": {"test_recall": " "}}, "needs a reason"),
+    ],
+)
+def test_promises_that_cannot_be_kept_are_refused(role, promises, message):
+    name = {"transform": "l2-norm", "index": "exact"}[role]
+    with pytest.raises(ParameterError, match=message):
+        run_conformance(role, name, {}, **promises)
+
+
+def test_the_command_takes_promises():
+    def conformance(*options):
+        command = [sys.executable, "-m", "vwkit", "conformance", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+    shown = conformance("transform", "l2-norm", "--expect-failure", "test_has_a_docstring=why not")
+    assert shown.returncode == 1
+    assert "why not" in shown.stdout
+    for options, message in (
+        (["transform", "l2-norm", "--min-recall", "0.5"], "promise of an index"),
+        (["index", "exact", "--expect-failure", "test_recall"], "write TEST=REASON"),
+    ):
+        refused = conformance(*options)
+        assert refused.returncode == 2
+        assert message in refused.stderr
+        assert "Traceback" not in refused.stderr
 
 
 def test_a_missing_library_skips(tmp_path):

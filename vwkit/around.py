@@ -24,6 +24,8 @@ class Output(Backend):
     role: ClassVar[str] = "output"
     #: Slots of the spec without which there is nothing to write.
     needs: ClassVar[tuple[str, ...]] = ()
+    #: ``file``, ``folder`` (with our marker) or ``artifact``: what may stand in its place already.
+    writes: ClassVar[str] = "file"
 
     path: Path
 
@@ -42,9 +44,6 @@ class Evaluator(Backend):
 
     def _needs_fit(self) -> bool:
         return False
-
-    def _check(self, ids: list[str]) -> None:
-        """Check the ground truth against the run's item ids, before any work."""
 
     def _evaluate(self, run: Any) -> dict[str, Any]:
         """Return plain data: the scores' names and numbers; ``mAP`` among them, in 0…1."""

@@ -31,6 +31,7 @@ __all__ = ["FORMAT", "Artifact", "Draft", "is_artifact", "open_artifact", "write
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MARKER = ".vwkit"  # in other folders that we make, and may replace
 
 _MANIFEST_LIMIT = 16 << 20
 _MAPPED_FROM = 1 << 20

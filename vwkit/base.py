@@ -34,7 +34,7 @@ from vwkit.errors import (
     UnsupportedError,
     VwkitError,
 )
-from vwkit.plugins import registry
+from vwkit.plugins import a_role, registry
 from vwkit.types import Array
 
 if TYPE_CHECKING:
@@ -103,17 +103,17 @@ def as_backend(value: Any, roles: tuple[str, ...]) -> Backend:
         params = dict(value)
         name = params.pop("use", None)
         if not isinstance(name, str):
-            problem = Problem((), f"needs use: the name of a {wanted}")
+            problem = Problem((), f"needs use: the name of {a_role(wanted)}")
             raise ParameterError(str(problem), [problem])
         role = next((r for r in roles if (r, name) in registry().entries), roles[0])
         found = create(role, name, **params)
     else:
         raise ParameterError(
-            f"got {value!r}; a {wanted} is needed: a mapping with use, the path of a saved one, "
+            f"got {value!r}; {a_role(wanted)} is needed: a mapping with use, the path of a saved one, "
             "or a backend"
         )
     if found.role not in roles:
-        raise ParameterError(f"{found.name} is a {found.role}; a {wanted} is needed")
+        raise ParameterError(f"{found.name} is {a_role(found.role)}; {a_role(wanted)} is needed")
     return found
 
 
@@ -423,6 +423,12 @@ class Backend:
                     f"vwkit.create({self.role!r}, {self.name!r}, {name}=…)"
                 )
             value = self._checked(name, value)
+        elif self._fitted and not name.startswith("_") and not hasattr(self, name):
+            near = difflib.get_close_matches(name, sorted(self.late), n=1)
+            if near:  # a slip of the pen would change nothing, and nobody would know
+                raise ParameterError(
+                    f"{self.name} has no parameter {name}; did you mean {near[0]}?"
+                )
         super().__setattr__(name, value)
 
     def _checked(self, name: str, value: Any) -> Any:

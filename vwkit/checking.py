@@ -200,8 +200,9 @@ class _Checker:
             params = self._params(role, name, value, path, word)
             return create(role, name, **params)
         except ParameterError as error:
-            found = error.problems or (Problem((word,), str(error)),)
-            self.problems += [one.under(*path) for one in found]
+            told = {one.path for one in self.problems}
+            found = [one.under(*path) for one in error.problems or (Problem((word,), str(error)),)]
+            self.problems += [one for one in found if one.path not in told]
         except VwkitError as error:
             self.problem((*path, word), str(error))
         return None
@@ -220,20 +221,27 @@ class _Checker:
                 self._train(path, key, params.pop(key), role)
         for key, item in list(params.items()):
             if key in known:
-                params[key] = self._value(known[key], item, (*path, key))
+                params[key] = self._value(known[key], item, (*path, key), role)
         if "seed" in known and "seed" not in params:
             params["seed"] = derive_seed(self.seed, dotted(path))
         return params
 
-    def _value(self, parameter: Parameter, item: Any, path: KeyPath) -> Any:
+    def _value(self, parameter: Parameter, item: Any, path: KeyPath, role: str) -> Any:
         if parameter.nested and isinstance(item, Mapping) and isinstance(item.get("use"), str):
             name = item["use"]
             roles = parameter.nested
             role = next((r for r in roles if (r, name) in registry().entries), roles[0])
             return {"use": name, **self._params(role, name, item, path, "use")}
         if isinstance(item, str) and (parameter.nested or parameter.is_path):
-            is_other = item in _choices(parameter.annotation) or _URL.match(item)
-            return item if is_other else str(self._absolute(path, item))
+            choices = _choices(parameter.annotation)
+            if item in choices or _URL.match(item):
+                return item
+            found = self._absolute(path, item)
+            if parameter.is_path and role != "output" and not found.exists():
+                near = difflib.get_close_matches(item, sorted(choices), n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                self.problem(path, f"no such file or folder: {found}{hint}")
+            return str(found)
         return item
 
     def _train(self, path: KeyPath, key: str, value: Any, role: str) -> None:

@@ -242,9 +242,7 @@ def _listed(images: Any) -> Any:
     if isinstance(images, (str, Path, np.ndarray)) and not (
         isinstance(images, np.ndarray) and images.ndim == 4
     ):
-        raise DataError(
-            f"images: a list of images is needed; for one image pass [{type(images).__name__}]"
-        )
+        raise DataError("images: a list of images is needed; put a single image into a list, too")
     if not isinstance(images, Iterable):
         raise DataError(f"images: a list of images is needed; got {type(images).__name__}")
     return images if isinstance(images, Iterator) else list(images)

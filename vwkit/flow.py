@@ -212,7 +212,9 @@ class Flow:
     def _with_items(self, stream: Stream, path: Path, images: Path, counts: Path) -> None:
         names = oxford.read_image_list(images)
         numbers = oxford.read_counts(counts, names)
-        oxford.check_counts(open_vectors(path), numbers)
+        reader = self.spec.vectors.reader if self.spec.vectors is not None else None
+        named = getattr(reader, "format", None)
+        oxford.check_counts(open_vectors(path, named), numbers)
         stream.offsets = oxford.offsets_from_counts(numbers)
         self.items = [
             Item(row, name.removeprefix("oxc1_") + ".jpg") for row, name in enumerate(names)

@@ -8,10 +8,11 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from vwkit.errors import RunError
 
-__all__ = ["locked"]
+__all__ = ["holder", "locked"]
 
 
 @contextlib.contextmanager
@@ -31,16 +32,34 @@ def locked(path: Path, what: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            file.seek(0)
-            holder = "another process"
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                said = json.loads(file.read())
-                holder = f"process {int(said['pid'])} on {said['host']}"
             raise RunError(
-                f"{what}: in use by {holder}; wait for it, or name another folder with --out"
+                f"{what}: in use by {_named(file)}; wait for it, or name another folder with --out"
             ) from None
         file.seek(0)
         file.truncate()
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         file.flush()
         yield
+
+
+def holder(path: Path) -> str | None:
+    """Return who holds a lock file now, or None."""
+    import fcntl
+
+    with (
+        contextlib.suppress(FileNotFoundError, PermissionError),
+        path.open(encoding="utf-8") as file,
+    ):
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return _named(file)
+    return None
+
+
+def _named(file: IO[str]) -> str:
+    file.seek(0)
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        said = json.loads(file.read())
+        return f"process {int(said['pid'])} on {said['host']}"
+    return "another process"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 import time
 import warnings
@@ -19,7 +20,7 @@ import numpy as np
 import vwkit
 from vwkit.cache import Cache
 from vwkit.checking import compile_spec
-from vwkit.errors import RunError, SkippedItems
+from vwkit.errors import DataError, RunError, SkippedItems
 from vwkit.flow import Flow
 from vwkit.hashing import content_key, file_sha256
 from vwkit.items import write_items
@@ -119,7 +120,13 @@ class Pipeline:
             It was asked to stop; run it again with `resume`.
         """
         folder = Path(out).absolute()
-        _check_folder(folder)
+        check_folder(folder)
+        for output in self.spec.output:
+            if folder.is_relative_to(output.path):
+                raise RunError(
+                    f"{output.path}: the output {output.name} would take the place of the run "
+                    f"folder {folder}; name another one with --out"
+                )
         settings = self.spec.run
         work = job or Job(threads=settings.threads, memory=settings.memory, progress=progress)
         try:
@@ -172,7 +179,10 @@ class Pipeline:
                 # Made anew: a flow puts fitted backends in the places of the spec's own.
                 spec = compile_spec(self.spec.source)
                 flow = Flow(spec, stages)
-                flow.run()
+                try:
+                    flow.run()
+                except DataError as error:
+                    raise _with_file(error, spec) from None
                 manifest = self._manifest(flow, stages, started)
                 write_items(following / "items.jsonl", flow.items)
                 manifest["items_sha256"] = file_sha256(following / "items.jsonl")
@@ -235,7 +245,13 @@ class Pipeline:
                 output._write(run, output.path)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a run folder that is not ours to write.
+
+    Raises
+    ------
+    RunError
+    """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder}: a file is in the way of the run folder")
     if folder.is_dir() and any(folder.iterdir()):
@@ -245,6 +261,14 @@ def _check_folder(folder: Path) -> None:
                 f"{folder}: the folder holds files that are not a run of vwkit; "
                 "nothing was touched, name another one with --out"
             )
+
+
+def _with_file(error: DataError, spec: Spec) -> DataError:
+    """Say the file of a bad row, where the rows come from one."""
+    row = re.match(r"(?:data|vectors): (row \d+, .*)", str(error))
+    if row is None or spec.vectors is None:
+        return error
+    return DataError(f"{spec.vectors.path}: {row[1]}")
 
 
 def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

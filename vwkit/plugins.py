@@ -21,7 +21,7 @@ import pluggy
 from vwkit import hookspecs
 from vwkit.errors import PluginError, PluginWarning, UnknownNameError
 
-__all__ = ["GROUP", "Registry", "registered", "registry"]
+__all__ = ["GROUP", "Registry", "a_role", "registered", "registry"]
 
 GROUP = "vwkit"
 
@@ -132,13 +132,14 @@ class Registry:
         if near:
             text += f"; did you mean {near[0]}?"
         elif other:
-            text += f"; {name} is a {' and a '.join(other)}"
+            text += f"; {name} is {' and '.join(map(a_role, other))}."
         text += (
             f" Installed: {', '.join(names)}."
             if near or other
             else f"; installed: {', '.join(names)}"
         )
         if self.broken:
+            text = text if text.endswith(".") else f"{text}."
             text += f" Broken plugins: {'; '.join(f'{p}: {why}' for p, why in self.broken.items())}"
         return text
 
@@ -160,6 +161,11 @@ def unavailable(cls: type[Any]) -> str | None:
 def _normal(package: str) -> str:
     """Write a distribution's name as package indexes do."""
     return re.sub(r"[-_.]+", "-", package.strip()).lower()
+
+
+def a_role(role: str) -> str:
+    """Write a role with its article."""
+    return f"an {role}" if role[0] in "aeio" else f"a {role}"
 
 
 def _blocked() -> frozenset[str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vwkit.around import Output
+from vwkit.artifact import MANIFEST, MARKER
 from vwkit.base import Backend
 from vwkit.errors import VwkitError
 from vwkit.featurizer import Reader
@@ -88,9 +90,42 @@ def _outputs(
         for need in output.needs:
             if need not in data and not offered.get(need, False):
                 problem(path, f"{output.name} needs a {need}, and the spec has none")
-        parent = _nearest_existing(output.path.parent)
-        if not os.access(parent, os.W_OK) or not parent.is_dir():
-            problem((*path, "path"), f"{output.path}: {parent} cannot be written")
+        wrong = _place(output)
+        if wrong:
+            problem((*path, "path"), wrong)
+    _overlaps(spec, outputs, problem)
+
+
+def _place(output: Output) -> str | None:
+    """Say why an output cannot be written where it should, before any work is done for it."""
+    parent = _nearest_existing(output.path.parent)
+    if not parent.is_dir():
+        return f"{output.path}: {parent} is a file, not a folder"
+    if not os.access(parent, os.W_OK):
+        return f"{output.path}: {parent} cannot be written"
+    if not output.path.exists():
+        return None
+    if output.writes == "file":
+        return (
+            f"{output.path}: a folder is in the way of the file" if output.path.is_dir() else None
+        )
+    if not output.path.is_dir():
+        return f"{output.path}: a file is in the way of the folder"
+    mark = MANIFEST if output.writes == "artifact" else MARKER
+    if any(output.path.iterdir()) and not (output.path / mark).exists():
+        return (
+            f"{output.path}: holds files that vwkit did not write; "
+            "it is not overwritten, move it away or name another"
+        )
+    return None
+
+
+def _overlaps(spec: Spec, outputs: Sequence[KeyPath], problem: Report) -> None:
+    for i, output in enumerate(spec.output):
+        for earlier in spec.output[:i]:
+            if output.path.is_relative_to(earlier.path) or earlier.path.is_relative_to(output.path):
+                text = f"{output.path}: {earlier.name} is written there, too; name another place"
+                problem((*outputs[i], "path"), text)
 
 
 def _sizes(spec: Spec, problem: Report) -> None:
@@ -112,9 +147,15 @@ def _sizes(spec: Spec, problem: Report) -> None:
         dim = None if spec.featurizer.trainable else spec.featurizer.dim
     if dim is not None and not spec.transform and m is not None and dim % m:
         problem(("quantizer", "m"), f"{m} does not divide the {dim} dimensions of the data")
-    k = _parameter(spec.clusterer, "k")
-    if rows is not None and k is not None and k > rows and "clusterer" not in spec.trains:
-        problem(("clusterer", "k"), f"{k} clusters need at least {k} rows; there are {rows}")
+    for slot, name, what in (("clusterer", "k", "clusters"), ("quantizer", "ks", "codewords")):
+        count = _parameter(getattr(spec, slot), name)
+        train = spec.trains.get(slot)
+        held = rows if train is None or (train.path is None and train.images is None) else None
+        if train is not None and train.rows is not None:
+            held = train.rows if held is None else min(held, train.rows)
+        if held is not None and count is not None and count > held:
+            text = f"{count} {what} need at least {count} rows; there are {held}"
+            problem((slot, name), text)
 
 
 def _parameter(backend: Backend | None, name: str) -> int | None:

@@ -15,10 +15,12 @@ from vwkit.base import Backend, create, load
 from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.errors import ArtifactError, DataError, RunError, UnsupportedError
 from vwkit.featurizer import Featurizer
+from vwkit.formats import MissingFileError
 from vwkit.hashing import file_sha256
 from vwkit.index import Index
 from vwkit.items import read_items
 from vwkit.jobs import job
+from vwkit.lock import holder
 from vwkit.quantizer import Quantizer
 from vwkit.run_folder import INNER, MANIFEST, finish_commit, read_manifest
 from vwkit.sparse import Sparse
@@ -84,7 +86,13 @@ class Run:
         path = folder / MANIFEST
         if not path.is_file():
             if (folder / INNER).is_dir():
-                raise RunError(f"{folder}: this run was interrupted; finish it with --resume")
+                by = holder(folder / INNER / "lock")
+                raise RunError(
+                    f"{folder}: this run is being made by {by}; wait for it"
+                    if by
+                    else f"{folder}: this run was interrupted or failed; run it again, or go on "
+                    "with --resume"
+                )
             raise RunError(f"{folder}: not a run folder of vwkit (it has no {MANIFEST})")
         return cls(folder, read_manifest(path))
 
@@ -241,6 +249,13 @@ class Run:
         """
         queries = images_or_item_ids
         if not self.has("featurizer"):
+            if isinstance(queries, (str, Path)) or (
+                isinstance(queries, list) and any(isinstance(q, (str, Path)) for q in queries)
+            ):
+                raise UnsupportedError(
+                    f"{self.folder}: this run began from vectors, so it is searched by vectors, "
+                    "from Python: run.search(array)"
+                )
             return self.index.search(self._transformed(queries), k, **late)
         if isinstance(queries, (str, Path)) or not isinstance(queries, (list, tuple)):
             queries = [queries]
@@ -327,8 +342,8 @@ class Run:
 
 
 def _features_of(featurizer: Featurizer, query: Any) -> Features:
-    if isinstance(query, str) and not Path(query).exists():
-        raise DataError(f"{query}: neither an item of this run nor a file")
+    if isinstance(query, (str, Path)) and not Path(query).exists():
+        raise MissingFileError(f"{query}: neither an item of this run nor a file")
     found = next(iter(featurizer.features([query])))
     if not isinstance(found, Features):
         raise DataError(f"{query}: no features")

@@ -77,7 +77,7 @@ class PQ(Quantizer):
             with use_job(_quiet(current, j)):
                 lloyd._fit(part, None)
             self.codebook[j] = lloyd.centers
-            current.progress(j + 1, self.m, "slices", objective=lloyd.objective[-1])
+            current.progress(j + 1, self.m, "subspaces")
 
 
 def _quiet(current: Job, j: int) -> Job:

@@ -27,8 +27,9 @@ def demo_command(out: Path, resume: bool, quiet: bool) -> None:
     The photographs come with the package scikit-image; nothing is downloaded.
     """
     from vwkit.demo import prepare
-    from vwkit.pipeline import Pipeline
+    from vwkit.pipeline import Pipeline, check_folder
 
+    check_folder(out.absolute())
     spec = prepare(out.with_name(f"{out.name}-photos"))
     click.echo(f"spec: {spec}")
     run = execute(Pipeline.from_file(spec), out, resume=resume, quiet=quiet)

@@ -80,8 +80,9 @@ class _Lines(_Silence):
         rate = done / max(1e-9, now - self._start)
         left = f", {(total - done) / rate:,.0f} s left" if total else ""
         whole = f" of {total:,}" if total else ""
+        said = f", {_values(values)}" if values else ""
         print(
-            f"{stage}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left} {_values(values)}".rstrip(),
+            f"{stage}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left}{said}",
             file=sys.stderr,
             flush=True,
         )
@@ -92,18 +93,32 @@ class _Bars(_Silence):
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[rate]:>18}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[values]}"),
-            console=Console(stderr=True),
-            refresh_per_second=8,
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            ProgressColumn,
+            TextColumn,
+            TimeRemainingColumn,
         )
+        from rich.table import Column
+
+        def fixed(width: int) -> Column:
+            return Column(no_wrap=True, min_width=width)
+
+        console = Console(stderr=True)
+        # Where it is narrow, what is least needed goes first: the values, then the bar.
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}", table_column=fixed(12)),
+            TextColumn("{task.percentage:>3.0f}%", table_column=fixed(4)),
+            TimeRemainingColumn(table_column=fixed(7)),
+            TextColumn("{task.fields[rate]}", table_column=fixed(16)),
+        ]
+        if console.width >= 60:
+            columns.insert(1, BarColumn(bar_width=min(24, max(8, console.width // 6))))
+        if console.width >= 70:
+            shown = Column(no_wrap=True, overflow="ellipsis")
+            columns.append(TextColumn("{task.fields[values]}", table_column=shown))
+        self._progress = Progress(*columns, console=console, refresh_per_second=8)
         self._tasks: dict[str, Any] = {}
         self._starts: dict[str, float] = {}
         self._last: str | None = None

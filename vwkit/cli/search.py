@@ -33,7 +33,7 @@ def search_command(
         for row in rows:
             click.echo(row["query"])
             for one in row["matches"]:
-                click.echo(f"  {one['rank']:>3}  {one['distance']:<12.6g} {one['id']}")
+                click.echo(f"  {one['rank']:>3}  {max(0.0, one['distance']):<10.4f} {one['id']}")
             if not row["matches"]:
                 click.echo("  nothing found")
     if html is not None:
@@ -96,7 +96,8 @@ def evaluate_command(
     for query, value in scores["average_precision"].items():
         click.echo(f"  {'—' if value is None else f'{value:.3f}'}  {query}")
     shown = "—" if scores["mAP"] is None else f"{scores['mAP']:.3f}"
-    click.echo(f"{scores['queries']} queries\nmAP {shown}")
+    counted = "passed over" if params.get("exclude_query") else "counted where it is found"
+    click.echo(f"{scores['queries']} queries, the query itself {counted}\nmAP {shown}")
 
 
 @click.command("report")

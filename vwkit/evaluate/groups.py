@@ -12,6 +12,7 @@ from vwkit.around import Evaluator
 from vwkit.base import Field, backend
 from vwkit.errors import DataError
 from vwkit.evaluate.average_precision import average_precision
+from vwkit.formats import MissingFileError
 from vwkit.jobs import job
 
 __all__ = ["Groups", "read_groups"]
@@ -96,6 +97,8 @@ def read_groups(path: Path) -> dict[str, tuple[set[str], set[str]]]:
                 query, item, what = (cell.strip() for cell in row)
                 positives, junk = truth.setdefault(query, (set(), set()))
                 (positives if what == "relevant" else junk).add(item)
+    except FileNotFoundError:
+        raise MissingFileError(f"no such file: {path}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:

@@ -20,6 +20,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "MissingFileError",
+    "UnknownFormatError",
     "VectorFile",
     "native",
     "opening",
@@ -75,6 +76,12 @@ class MissingFileError(DataError):
     exit_status = 2
 
 
+class UnknownFormatError(FormatError):
+    """A path is no descriptor file of a known format, as its name or kind alone tells."""
+
+    exit_status = 2
+
+
 @contextmanager
 def opening(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals while reading `path` into errors of ours."""
@@ -101,10 +108,10 @@ def regular_size(path: Path) -> int:
     with opening(path):
         status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        raise FormatError(f"{path}: is a folder; name a descriptor file in it")
+        raise UnknownFormatError(f"{path}: is a folder; name a descriptor file in it")
     if not stat.S_ISREG(status.st_mode):
         # Opening a pipe would wait for a writer, and neither can be read twice.
-        raise FormatError(f"{path}: is not a regular file; copy its content into one")
+        raise UnknownFormatError(f"{path}: is not a regular file; copy its content into one")
     return status.st_size
 
 

@@ -9,8 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from vwkit.errors import FormatError, ParameterError
-from vwkit.formats.base import FORMATS, VectorFile, opening, regular_size
+from vwkit.errors import ParameterError
+from vwkit.formats.base import (
+    FORMATS,
+    UnknownFormatError,
+    VectorFile,
+    opening,
+    regular_size,
+)
 from vwkit.formats.bigann import open_bigann
 from vwkit.formats.npy import MAGIC, open_npy
 from vwkit.formats.oxford import open_oxford
@@ -74,7 +80,7 @@ def open_vectors(
     size = regular_size(path)
     format = format or format_of_name(path.name) or _format_of_content(path)
     if format is None:
-        raise FormatError(
+        raise UnknownFormatError(
             f"{path}: not a known kind of descriptor file. Known are {known_formats()}. If you know "
             "its format, name it: `use: bvecs` in a spec, format='bvecs' in Python"
         )

@@ -9,11 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from vwkit.artifact import MARKER
 from vwkit.errors import RunError
 
 __all__ = ["new_file", "new_folder"]
-
-MARKER = ".vwkit"
 
 
 @contextlib.contextmanager

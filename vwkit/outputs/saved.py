@@ -16,6 +16,7 @@ class VocabularyOutput(Output):
     """The visual words as a folder that `vwkit.load` opens: a quantizer with encode and decode."""
 
     needs = ("vocabulary",)
+    writes = "artifact"
 
     def _write(self, run: Any, path: Path) -> None:
         run.vocabulary.save(path)
@@ -26,6 +27,7 @@ class IndexOutput(Output):
     """The search index as a folder that `vwkit.load` opens."""
 
     needs = ("index",)
+    writes = "artifact"
 
     def _write(self, run: Any, path: Path) -> None:
         run.index.save(path)

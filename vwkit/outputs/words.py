@@ -28,6 +28,7 @@ class WordsOutput(Output):
     """  # noqa: D205
 
     needs = ("vocabulary",)
+    writes = "folder"
 
     text: bool = Field(default=False, doc="Whether to write one text file per item, too.")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,11 +34,18 @@ from vwkit.testing import {suite}
 class Test{title}({suite}):
     backend = registry().entry({role!r}, {name!r}).cls
     params = json.loads({params!r})
-"""
+    expected_failures = json.loads({failures!r})
+{more}"""
 
 
 def run_conformance(
-    role: str, name: str, params: Mapping[str, Any], options: Sequence[str] = ()
+    role: str,
+    name: str,
+    params: Mapping[str, Any],
+    options: Sequence[str] = (),
+    *,
+    min_recall: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> int:
     """Run the conformance suite on an installed backend; pytest prints its report.
 
@@ -48,6 +57,10 @@ def run_conformance(
         Its parameters in the tests: plain data, as a spec would hold them.
     options : sequence of str
         More options for pytest, such as ``-x``.
+    min_recall : float, optional
+        The recall that an index promises, from 0 to 1, as `vwkit.testing.IndexTests.min_recall`.
+    expected_failures : dict of str to str, optional
+        Tests that it is known to fail, and why. It is strict: one that passes counts as failed.
 
     Returns
     -------
@@ -61,7 +74,9 @@ def run_conformance(
     PluginError
         The backend's library is not installed, or two packages offer it.
     ParameterError
-        The role has no suite, or the parameters are wrong. All of them have exit status 2.
+        The role has no suite, or the parameters are wrong; a recall for another role than index or
+        outside of 0 to 1; an expected failure that is no test of the suite or has no reason. All of
+        them have exit status 2.
     """
     import pytest
 
@@ -70,6 +85,8 @@ def run_conformance(
             f"there is no conformance suite for the role {role!r}; roles that have one: "
             f"{', '.join(SUITES)}"
         )
+    failures = dict(expected_failures or {})
+    _check_promises(role, min_recall, failures)
     cls = registry().entry(role, name).cls
     # Wrong parameters are said once, before any test runs.
     given = {key: one for key, one in DEFAULTS.get(role, {}).items() if key in cls.parameters()}
@@ -80,6 +97,8 @@ def run_conformance(
         role=role,
         name=name,
         params=json.dumps(dict(params)),
+        failures=json.dumps(failures),
+        more="" if min_recall is None else f"    min_recall = {float(min_recall)!r}\n",
     )
     with tempfile.TemporaryDirectory() as folder:
         # A configuration of its own: the settings of the project around are not the suite's.
@@ -100,3 +119,25 @@ def run_conformance(
             ]
         )  # fmt: skip
     return {pytest.ExitCode.OK: 0, pytest.ExitCode.TESTS_FAILED: 1}.get(pytest.ExitCode(status), 2)
+
+
+def _check_promises(role: str, min_recall: float | None, failures: Mapping[str, str]) -> None:
+    """Say what is wrong before pytest would, in one line."""
+    if min_recall is not None and role != "index":
+        raise ParameterError(f"min_recall is a promise of an index; the role {role!r} has none")
+    # The comparison is written so that NaN fails it.
+    if min_recall is not None and not 0 <= min_recall <= 1:
+        raise ParameterError(f"min_recall is a share from 0 to 1; got {min_recall}")
+    suite = getattr(importlib.import_module("vwkit.testing"), SUITES[role])
+    known = sorted(suite._suite_tests)
+    for test, reason in failures.items():
+        if test not in known:
+            close = difflib.get_close_matches(test, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"its tests: {', '.join(known)}"
+            raise ParameterError(
+                f"expected failure {test!r} is no test of the suite of the role {role!r}; {hint}"
+            )
+        if not reason.strip():
+            raise ParameterError(
+                f"expected failure {test!r} needs a reason: what does the backend not promise?"
+            )
