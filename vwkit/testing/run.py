@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,6 +106,8 @@ def run_conformance(
         (Path(folder) / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         module = Path(folder) / "test_conformance.py"
         module.write_text(text, encoding="utf-8")
+        # pytest takes a module of this name that is imported already, such as that of a run before.
+        before = sys.modules.pop(module.stem, None)
         status = pytest.main(
             [
                 str(module),
@@ -118,6 +121,9 @@ def run_conformance(
                 *options,
             ]
         )  # fmt: skip
+        sys.modules.pop(module.stem, None)
+        if before is not None:
+            sys.modules[module.stem] = before
     return {pytest.ExitCode.OK: 0, pytest.ExitCode.TESTS_FAILED: 1}.get(pytest.ExitCode(status), 2)
 
 
