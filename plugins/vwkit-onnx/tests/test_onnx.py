@@ -704,7 +704,7 @@ def test_a_run_can_be_moved(graphs: Any, tmp_path: Path, cache: Path) -> None:
 def test_mistakes_in_a_spec_have_their_place(graphs: Any, tmp_path: Path) -> None:
     graphs.save(graphs.convolutions(), tmp_path / "net.onnx")
     for model, more, text in (
-        ("none.onnx", {}, f"featurizer.model: {tmp_path / 'none.onnx'}: no such file"),
+        ("none.onnx", {}, f"featurizer.model: no such file or folder: {tmp_path / 'none.onnx'}"),
         ("net.onnx", {"layer": "fc3"}, "did you mean fc2"),
         (URL, {}, "featurizer.sha256: a model from a URL"),
     ):
