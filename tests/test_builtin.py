@@ -192,7 +192,7 @@ class TestPQ:
         assert np.array_equal(decoded, reference.pq.decode(codes, pq.codebook).astype(np.float32))
         assert np.array_equal(pq.decode(pq.encode(decoded)), decoded)
         lazy = pq.encode(as_stream(rows))
-        assert (lazy.dim, lazy.dtype, lazy.kind) == (m, np.uint8, "codes")
+        assert (lazy.dim, lazy.dtype, lazy.kind) == (m, np.uint8, f"codes of {pq.identity}")
         assert np.array_equal(lazy.toarray(), codes)
         assert np.array_equal(pq.decode(lazy).toarray(), decoded)
 

@@ -22,7 +22,7 @@ ROOT = Path(vwkit.__file__).parent
 LAYERS = """
 errors hashing hookspecs _yaml12
 types sparse _toml formats reference lock run_folder
-metrics image stream artifact plugins source
+metrics codes image stream artifact plugins source
 data jobs kernels cache items
 base
 index quantizer transform featurizer around

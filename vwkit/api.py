@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vwkit.builtin.readers import open_stream
+from vwkit.codes import made_by, write_note
 from vwkit.data import as_data
 from vwkit.errors import UnsupportedError
 from vwkit.plugins import registry, unavailable
@@ -60,6 +61,9 @@ def read(path: str | Path, format: str | None = None) -> Stream:
 def write(path: str | Path, vectors: Any) -> int:
     """Write (n, d) vectors to a descriptor file (format by its name) and return n.
 
+    Codes get a small file beside theirs, ``codes.npy.json``, that names their quantizer; `read`
+    looks for it.
+
     Raises
     ------
     FormatError
@@ -69,4 +73,8 @@ def write(path: str | Path, vectors: Any) -> int:
     if isinstance(data, Sparse):
         raise UnsupportedError("descriptor files hold dense vectors; pass .toarray()")
     stream = data if isinstance(data, Stream) else Stream.from_array(np.asanyarray(data))
-    return stream.write(path)
+    rows = stream.write(path)
+    maker = made_by(vectors)
+    if maker is not None:
+        write_note(Path(path), maker)
+    return rows

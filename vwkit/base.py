@@ -597,7 +597,9 @@ class Backend:
         return self
 
 
-_CORE_STATE = frozenset({"_fitted", "_dim", "_kind", "_lock", "_ids", "_fingerprint"})
+_CORE_STATE = frozenset(
+    {"_fitted", "_dim", "_kind", "_lock", "_ids", "_fingerprint", "_identity"}
+)
 
 
 def library_version(library: str | None) -> str | None:

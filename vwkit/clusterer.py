@@ -104,6 +104,8 @@ class Clusterer(Backend):
             Weights for a backend that takes none, or a wrong kind of quantizer.
         """
         self._check_quantizer(quantizer)
+        if quantizer is not None:
+            quantizer.check_codes(data)
         prepared = self._prepare(data, streams=self.streams, quantizer=quantizer)
         rows = rows_of(prepared)
         if weights is not None and not self.supports_weights:
@@ -140,6 +142,8 @@ class Clusterer(Backend):
         self._need_fitted()
         if not self.supports_predict:
             raise UnsupportedError(f"{self.name} cannot label new rows; it only has `labels`")
+        if self._quantizer is not None:
+            self._quantizer.check_codes(data)
         if not isinstance(data, Stream):
             prepared = self._prepare(data, dim=self._dim, empty=True)
             return self._checked_labels(self._predict(prepared), len(prepared))

@@ -305,7 +305,7 @@ class Flow:
                 {"data": self._key, "quantizer": stage.key},
                 lambda path: write_stream(path, "codes", fitted.encode(_as_stream(self._data))),
             )
-            self._codes = Stream.from_array(codes.open().arrays()["codes"], kind="codes")
+            self._codes = Stream.from_array(codes.open().arrays()["codes"], kind=fitted.codes_kind)
             self._codes_key = codes.key
 
     def _clusterer(self, clusterer: Clusterer) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.base import Backend
+from vwkit.codes import Codes, arrays_identity, kind_of, made_by
 from vwkit.data import as_data, dim_of, prepare
 from vwkit.errors import BackendError, DataError, ShapeError
 from vwkit.kernels import nearest_rows
@@ -39,6 +40,9 @@ class Quantizer(Backend):
     seed: int = 0
 
     codebook: NDArray[np.float32]
+
+    #: Of what was fitted last, once it was asked for.
+    _identity: str | None = None
 
     @classmethod
     def _adapt_fields(cls, annotations: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -76,6 +80,40 @@ class Quantizer(Backend):
         self._need_fitted()
         return int(self.codebook.shape[0])
 
+    @property
+    def identity(self) -> str:
+        """16 hexadecimal digits that name what was fitted: equal ones decode alike.
+
+        It is the same after saving and loading. Codes carry it, see `vwkit.codes`.
+
+        Raises
+        ------
+        NotFittedError
+        """
+        self._need_fitted()
+        if self._identity is None:
+            self._identity = arrays_identity(self._decoding())
+        return self._identity
+
+    def _decoding(self) -> dict[str, Array]:
+        """Return the arrays that say what codes mean; they make the `identity`."""
+        return {"codebook": self.codebook, **self._state()}
+
+    def check_codes(self, codes: Any) -> None:
+        """Refuse codes that carry the identity of another quantizer.
+
+        Raises
+        ------
+        DataError
+        """
+        maker = made_by(codes)
+        if maker is not None and maker != self.identity:
+            raise DataError(
+                f"codes: made by the quantizer {maker}, and this {self.name} is {self.identity}: "
+                "other centers, other meaning. Load the artifact of the one that made them, or "
+                "encode again (np.asarray(codes) drops the mark)"
+            )
+
     def fit(self, vectors: Any) -> Self:
         """Learn a codebook from (n, d) vectors; a second call replaces the first.
 
@@ -85,6 +123,7 @@ class Quantizer(Backend):
         """
         prepared = self._prepare(vectors, streams=self.streams)
         self._fitted = False
+        self._identity = None
         self._dim = dim_of(prepared)
         self._kind = getattr(vectors, "kind", None)
         self._fit(prepared)
@@ -94,6 +133,8 @@ class Quantizer(Backend):
     def encode(self, vectors: Any) -> Any:
         """Return codes (n, m), uint8 or wider: an array, or a lazy Stream for a Stream.
 
+        They carry this quantizer's `identity`, so that another one refuses to decode them.
+
         Raises
         ------
         NotFittedError, ShapeError, DataError
@@ -102,13 +143,16 @@ class Quantizer(Backend):
         self._check_kind(vectors)
         if not isinstance(vectors, Stream):
             prepared = self._prepare(vectors, dim=self._dim, empty=True)
-            return self._checked_codes(self._encode(prepared), len(prepared))
+            codes = self._checked_codes(self._encode(prepared), len(prepared))
+            return Codes.of(codes, self.identity)
         stream = self._prepare(vectors, dim=self._dim, empty=True, streams=True)
 
         def one(chunk: Array) -> Array:
             return self._checked_codes(self._encode(chunk), len(chunk))
 
-        return stream.map(one, dim=self._code_columns(), dtype=self._code_dtype(), kind="codes")
+        return stream.map(
+            one, dim=self._code_columns(), dtype=self._code_dtype(), kind=self.codes_kind
+        )
 
     def decode(self, codes: Any) -> Any:
         """Return the (n, d) float32 vectors that codes (n, m) stand for.
@@ -119,9 +163,10 @@ class Quantizer(Backend):
         ShapeError
             Not m columns.
         DataError
-            A code is not in the codebook.
+            A code is not in the codebook, or the codes are of another quantizer.
         """
         self._need_fitted()
+        self.check_codes(codes)
         if isinstance(codes, Stream):
             return codes.map(self.decode, dim=self._dim or 0, dtype=np.float32)
         array: Any = as_data(codes, "codes")
@@ -135,6 +180,11 @@ class Quantizer(Backend):
             row = int(np.argwhere((array >= limit) | (array < 0))[0][0])
             raise DataError(f"codes: row {row} holds a code outside 0…{limit - 1}")
         return np.ascontiguousarray(self._decode(array), np.float32)
+
+    @property
+    def codes_kind(self) -> str:
+        """What a Stream of its codes has as `kind`."""
+        return kind_of(self.identity)
 
     def _code_columns(self) -> int:
         return int(self.codebook.shape[0])

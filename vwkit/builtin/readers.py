@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from vwkit.base import Field, backend
+from vwkit.codes import kind_of, read_note
 from vwkit.featurizer import Reader
 from vwkit.formats import open_vectors
 from vwkit.stream import Stream, chunk_rows
@@ -29,6 +30,8 @@ def open_stream(path: Path, format: str | None = None, *, partial: bool = False)
         stream._random = file.take
     if file.format == "oxford-sift":
         stream.kind = "sift"
+    elif (maker := read_note(path)) is not None:
+        stream.kind = kind_of(maker)
     return stream
 
 

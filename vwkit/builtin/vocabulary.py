@@ -124,5 +124,8 @@ class Vocabulary(Quantizer):
     def _code_limit(self) -> int:
         return self.k
 
+    def _decoding(self) -> dict[str, Array]:
+        return {"codebook": self.codebook}
+
     def _state(self) -> dict[str, Array]:
         return {}  # the clusterer, saved with it, holds everything

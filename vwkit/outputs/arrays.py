@@ -10,6 +10,7 @@ import numpy as np
 
 from vwkit.around import Output
 from vwkit.base import Field, backend
+from vwkit.codes import write_note
 from vwkit.errors import UnsupportedError
 from vwkit.formats import write_vectors
 from vwkit.outputs.files import new_file
@@ -39,13 +40,21 @@ class _ArrayOutput(Output):
 
 @backend("codes")
 class CodesOutput(_ArrayOutput):
-    """The quantizer's code of every row, as an (n, m) ``.npy`` file."""
+    """The quantizer's code of every row, as an (n, m) ``.npy`` file.
+
+    Beside it, ``codes.npy.json`` names the quantizer that decodes them.
+    """
 
     needs = ("quantizer",)
 
     def _array(self, run: Any) -> Array:
         codes: Array = run.arrays("codes")["codes"]
         return codes
+
+    def _write(self, run: Any, path: Path) -> None:
+        super()._write(run, path)
+        with new_file(path.with_name(path.name + ".json")) as note:
+            write_note(path, run.quantizer.identity, note)
 
 
 @backend("labels")
