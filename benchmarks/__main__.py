@@ -4,8 +4,10 @@ import argparse
 import importlib
 
 CASES = {
+    "assign": "approximate k-means: what each index costs as `assign`, and how well it assigns",
     "framework": "what vwkit costs on top of bare faiss and hnswlib",
     "lloyd": "a Lloyd fit on a memory-mapped uint8 file: peak memory, and time beside faiss.Kmeans",
+    "recall": "what each index finds, how fast, in how much memory, beside its bare library",
     "start": "what importing vwkit and asking for help cost",
 }
 
@@ -17,6 +19,12 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="threads for both sides [2]")
     parser.add_argument("--repeats", type=int, default=7, help="runs of each side [7]")
     parser.add_argument("--data", help="descriptor file with real vectors [made ones]")
+    parser.add_argument(
+        "--rows", type=int, action="append", help="recall, assign: rows; recall takes several"
+    )
+    parser.add_argument("--words", type=int, help="assign: clusters [4096]")
+    parser.add_argument("--results", help="recall, assign: file of JSON lines to go on with")
+    parser.add_argument("--only", help="recall, assign: just the indexes that hold this text")
     options = parser.parse_args()
     unknown = set(options.cases) - set(CASES)
     if unknown:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+LIBRARIES = ("numpy", "faiss-cpu", "hnswlib", "annoy", "pyflann-ibeis", "usearch", "vwkit")
 
-def machine(threads):
+
+def machine(threads, libraries=("numpy", "faiss-cpu", "hnswlib", "vwkit")):
     """One line that says where and when."""
     model = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -18,9 +20,7 @@ def machine(threads):
             model = line.split(":")[1].strip()
             break
     versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("numpy", "faiss-cpu", "hnswlib", "vwkit")
-        if _installed(name)
+        f"{name} {importlib.metadata.version(name)}" for name in libraries if _installed(name)
     )
     return f"{datetime.date.today()}, {model}, {threads} threads, {versions}"
 
@@ -33,24 +33,28 @@ def _installed(name):
     return True
 
 
-def paired(ours, theirs, repeats):
+def paired(ours, theirs, repeats, seconds=None):
     """Run both sides in turn; return the median seconds of each and the median ratio.
 
-    These machines are noisy: neighbours in time are compared with each other, not averages.
+    These machines are noisy: neighbours in time are compared with each other, not averages. With
+    `seconds` no more pairs are run, beyond the second, once so many have passed.
     """
-    seconds = []
+    runs = []
+    begin = time.perf_counter()
     for i in range(repeats):
+        if seconds and i > 1 and time.perf_counter() - begin > seconds:
+            break
         sides = [("ours", ours), ("theirs", theirs)]
         took = {}
         for name, side in sides if i % 2 else reversed(sides):
             start = time.perf_counter()
             side()
             took[name] = time.perf_counter() - start
-        seconds.append(took)
+        runs.append(took)
     return (
-        statistics.median(took["ours"] for took in seconds),
-        statistics.median(took["theirs"] for took in seconds),
-        statistics.median(took["ours"] / took["theirs"] for took in seconds),
+        statistics.median(took["ours"] for took in runs),
+        statistics.median(took["theirs"] for took in runs),
+        statistics.median(took["ours"] / took["theirs"] for took in runs),
     )
 
 

@@ -74,6 +74,11 @@ def _ours(package: str) -> bool:
 def _section(one: dict[str, Any]) -> str:
     origin = "" if one["package"] == "vwkit" else f" Package `{one['package']}`."
     lines = [f"### {one['name']}", "", _code(one["summary"]) + origin]
+    if one["choose"]:
+        lines += ["", f"**When to choose it:** {_code(one['choose'])}"]
+    if one["library"]:
+        made = "compiled when it is installed" if one["compiled"] else "has wheels"
+        lines += ["", f"Library: `{one['library']}`, {one['license']}, {made}."]
     if one["parameters"]:
         lines += ["", "| parameter | type | default | |", "|---|---|---|---|"]
         lines += [_row(parameter) for parameter in one["parameters"]]

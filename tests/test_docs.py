@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 PLUGINS = {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()}
 # These have no wheels; the README has a line that leaves them out.
-COMPILED = {"vwkit-annoy", "vwkit-hnswlib"}
+COMPILED = {"vwkit-annoy", "vwkit-hnswlib", "vwkit-pqkmeans"}
 
 
 def script(name):
@@ -104,6 +104,16 @@ def check_cnn_search(data, run):
     assert len(lines) == 13
     with PIL.Image.open(data / "out/alike.png") as picture:
         assert picture.width > 100
+
+
+def check_pq_vocabulary(data, run):
+    assert run.clusterer.centers.shape == (1000, 4)
+    words, items = read_words(data / "out/words")
+    assert (words.words == run.clusterer.labels).all()
+    assert len(np.unique(words.words)) == 1000
+    assert [item.id for item in items] == ["descriptors.bvecs"]
+    again = vwkit.load(data / "out/vocabulary").encode(vwkit.read(data / "descriptors.bvecs"))
+    assert (again.toarray()[:, 0] == words.words).all()
 
 
 def check_retrieval(data, run):

@@ -22,11 +22,11 @@ ROOT = Path(vwkit.__file__).parent
 LAYERS = """
 errors hashing hookspecs _yaml12
 types sparse _toml formats reference lock run_folder
-metrics codes image stream artifact plugins source
+metrics codes image stream artifact plugins source preprocessing
 data jobs kernels cache items
-base
+base fetching
 index quantizer transform featurizer around
-clusterer
+clusterer networks
 builtin.*
 api spec stage_arrays extraction stages
 rules run evaluate

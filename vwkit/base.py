@@ -325,6 +325,11 @@ class Backend:
     library: ClassVar[str | None] = None
     #: Modules without which the backend is listed as unavailable.
     requires: ClassVar[tuple[str, ...]] = ()
+    #: When to choose it, in a sentence, for listings and docs.
+    choose: ClassVar[str] = ""
+    #: The wrapped library's licence (an SPDX expression), and whether it has no wheels.
+    license: ClassVar[str | None] = None
+    compiled: ClassVar[bool] = False
 
     _fitted: bool = False
     _dim: int | None = None
@@ -597,9 +602,7 @@ class Backend:
         return self
 
 
-_CORE_STATE = frozenset(
-    {"_fitted", "_dim", "_kind", "_lock", "_ids", "_fingerprint", "_identity"}
-)
+_CORE_STATE = frozenset({"_fitted", "_dim", "_kind", "_lock", "_ids", "_fingerprint", "_identity"})
 
 
 def library_version(library: str | None) -> str | None:

@@ -47,7 +47,10 @@ def describe(entry: Entry) -> dict[str, Any]:
         "version": entry.version,
         "summary": summary_of(cls),
         "unavailable": unavailable(cls),
+        "choose": cls.choose,
         "library": cls.library,
+        "license": cls.license,
+        "compiled": cls.compiled,
         "parameters": [_parameter(one) for one in cls.parameters().values()],
         "abilities": _abilities(cls),
     }

@@ -27,13 +27,22 @@ GROUP = "vwkit"
 
 # Where the backends live that are ours but may not be installed.
 HOMES: dict[tuple[str, str], str] = {
+    ("clusterer", "faiss-kmeans"): "vwkit-faiss",
+    ("clusterer", "faiss-superkmeans"): "vwkit-faiss",
+    ("clusterer", "graph-kmeans"): "vwkit-numba",
+    ("clusterer", "pqkmeans"): "vwkit-pqkmeans",
     ("featurizer", "onnx"): "vwkit-onnx",
     ("featurizer", "sift"): "vwkit-opencv",
+    ("featurizer", "torch"): "vwkit-torch",
     ("index", "annoy"): "vwkit-annoy",
     ("index", "faiss"): "vwkit-faiss",
     ("index", "flann"): "vwkit-flann",
     ("index", "hnsw"): "vwkit-hnswlib",
     ("index", "usearch"): "vwkit-usearch",
+    ("quantizer", "faiss-pq"): "vwkit-faiss",
+    ("quantizer", "opq"): "vwkit-faiss",
+    ("quantizer", "rq"): "vwkit-faiss",
+    ("quantizer", "sq"): "vwkit-faiss",
 }
 
 

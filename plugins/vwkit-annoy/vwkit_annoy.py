@@ -59,6 +59,9 @@ class Annoy(vwkit.Index):
 
     library = "annoy"
     requires = ("annoy",)
+    license = "Apache-2.0"
+    compiled = True
+    choose = "many processes that search one index which is built once and never changes."
     metrics = frozenset({"l2", "cosine"})
     streams = True
     # Saving makes the library let go of its memory and map the file instead, so nobody may search

@@ -63,6 +63,8 @@ class Flann(vwkit.Index):
 
     library = "pyflann-ibeis"
     requires = ("pyflann_ibeis",)
+    license = "BSD-3-Clause"
+    choose = "to reproduce work that used FLANN, such as approximate k-means with k-d trees."
     metrics = frozenset({"l2", "cosine"})
     # The library's settings are global; one search uses all threads.
     thread_safe = False

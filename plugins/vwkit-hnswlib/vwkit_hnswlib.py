@@ -58,6 +58,9 @@ class HNSW(vwkit.Index):
 
     library = "hnswlib"
     requires = ("hnswlib",)
+    license = "Apache-2.0"
+    compiled = True
+    choose = "up to some ten million vectors that fit in memory, when milliseconds count."
     metrics = frozenset({"l2", "cosine", "ip"})
     streams = True
     supports_add = True

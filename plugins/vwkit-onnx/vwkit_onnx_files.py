@@ -1,4 +1,4 @@
-"""Model files: fetched, read, checked, cut down to one output, and opened by ONNX Runtime.
+"""Model files: read, checked, cut down to one output, and opened by ONNX Runtime.
 
 A model file is data from strangers: it is parsed before ONNX Runtime sees it, and its external
 weights must lie in its own folder.
@@ -6,36 +6,29 @@ weights must lie in its own folder.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
-import http.client
 import importlib
-import os
 import re
-import tempfile
-import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vwkit.cache import cache_folder
-from vwkit.errors import DataError, ParameterError, PluginError, VwkitError
+from vwkit.errors import ParameterError, PluginError
 from vwkit.hashing import file_sha256
-from vwkit.jobs import job
+from vwkit.networks import one_line
 
 __all__ = [
     "DYNAMIC",
     "FILE",
+    "MOST_BYTES",
     "RANDOM",
     "channels_of",
     "cut_down",
     "digest_of",
-    "fetched_file",
     "find_layer",
     "first_line",
     "imported",
-    "kept_file",
     "open_session",
     "operators_of",
     "read_model",
@@ -43,8 +36,8 @@ __all__ = [
 
 #: The name of a model that is kept.
 FILE = "model.onnx"
-# Protocol buffers hold no more; larger weights lie in files of their own.
-_MOST_BYTES = (1 << 31) - 1
+#: Protocol buffers hold no more; larger weights lie in files of their own.
+MOST_BYTES = (1 << 31) - 1
 
 # The model file ----------------------------------------------------------------------------------
 
@@ -77,7 +70,7 @@ def read_model(file: Path, sha256: str | None) -> tuple[Any, tuple[str, ...], st
     """Return the parsed model, the names of its external files, and the hash of all of them."""
     try:
         size = file.stat().st_size
-        if size > _MOST_BYTES:
+        if size > MOST_BYTES:
             raise ParameterError.of(
                 "model",
                 f"{file}: {size:,} bytes; an ONNX file has at most 2 GiB, larger weights lie in "
@@ -327,62 +320,5 @@ def open_session(model: Any, file: Path, providers: Iterable[str]) -> Any:
 
 def first_line(error: Exception) -> str:
     """Return what ONNX Runtime says, on one line of bearable length."""
-    text = " ".join(str(error).split()) or type(error).__name__
     # "[ONNXRuntimeError] : 1 : FAIL : what it is about"
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
-    return text if len(text) <= 300 else f"{text[:300]}…"
-
-
-# Fetching ----------------------------------------------------------------------------------------
-
-
-def kept_file(sha256: str) -> Path:
-    """Return where a fetched model of this hash lies, or will."""
-    return cache_folder() / "models" / f"{sha256.lower()}.onnx"
-
-
-def fetched_file(url: str, sha256: str) -> Path:
-    """Return the file of a URL from the cache folder, fetched if it is not there."""
-    kept = kept_file(sha256)
-    with contextlib.suppress(OSError):
-        if file_sha256(kept) == sha256:
-            return kept
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".part", dir=kept.parent)
-    except OSError as error:
-        raise DataError(f"{kept.parent}: cannot be written: {error.strerror}") from None
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            found = _download(url, file)
-        if found != sha256:
-            raise ParameterError.of(
-                "sha256", f"{url} has {found}, not {sha256}; it is another file and was not kept"
-            )
-        part.replace(kept)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        if isinstance(error, VwkitError):
-            raise
-        reason = getattr(error, "reason", None) or error
-        raise DataError(f"{url}: cannot be fetched: {reason}") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return kept
-
-
-def _download(url: str, file: Any) -> str:
-    """Write what is behind a URL to a file; return its hash."""
-    digest = hashlib.sha256()
-    done = 0
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        length = answer.headers.get("Content-Length")
-        total = int(length) if length and length.isdigit() else None
-        while block := answer.read(1 << 20):
-            done += len(block)
-            if done > _MOST_BYTES:
-                raise DataError(f"{url}: more than 2 GiB, too large for an ONNX file")
-            digest.update(block)
-            file.write(block)
-            job().progress(done, total, "bytes")
-    return digest.hexdigest()
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(error))

@@ -48,6 +48,8 @@ class Sift(vwkit.Featurizer):
 
     library = "opencv-python-headless"
     requires = ("cv2",)
+    license = "Apache-2.0"
+    choose = "buildings, paintings, covers, anything with texture that is to be found again and matched point by point."
     local = True
     dtypes = ("uint8",)
     deterministic = True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import math
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -65,6 +68,8 @@ class USearch(vwkit.Index):
 
     library = "usearch"
     requires = ("usearch",)
+    license = "Apache-2.0"
+    choose = "data that fit in memory only with half or a quarter of the bytes, or an index opened by many processes."
     metrics = frozenset({"l2", "cosine", "ip"})
     streams = True
     supports_add = True
@@ -196,6 +201,9 @@ class USearch(vwkit.Index):
         else:
             width = max(b - a for a, b in zip(low, high, strict=True))
             self._scale = _STEPS / width if width > 1e-30 else 1.0
+            if self._scale >= 1 and _are_whole(vectors):
+                # Steps of whole numbers round nothing: bytes such as SIFT's are kept as they are.
+                self._scale = float(math.floor(self._scale))
             # The lowest of each dimension becomes -128.
             self._center = (np.array(low) + 128 / self._scale).astype(np.float32)
 
@@ -379,12 +387,28 @@ class USearch(vwkit.Index):
 
 
 def _usearch() -> Any:
+    if "usearch" not in sys.modules:
+        _make_locales()
     try:
         return importlib.import_module("usearch.index")
     except ImportError as error:
         raise PluginError(
             f"index usearch: needs the library usearch ({error}): pip install usearch"
         ) from None
+
+
+def _make_locales() -> None:
+    """Let the system's C++ library number its locale facets before usearch's own copy of it does.
+
+    The wheel for Linux brings a copy that shares some of these numbers with libstdc++, but not all.
+    If the copy is first, whatever asks libstdc++ for a facet later (FAISS for a factory string, ONNX
+    Runtime when it is imported) gets another one, and the process dies.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl, or no C++ library at all
+            classic = ctypes.CDLL("libstdc++.so.6")._ZNSt6locale7classicEv
+            classic.restype = ctypes.c_void_p
+            classic()
 
 
 def _blocks(vectors: Any) -> Iterator[Array]:
@@ -400,6 +424,10 @@ def _extremes(vectors: Any) -> tuple[list[float], list[float]]:
         low = below if low is None else np.minimum(low, below)
         high = above if high is None else np.maximum(high, above)
     return np.asarray(low, np.float64).tolist(), np.asarray(high, np.float64).tolist()
+
+
+def _are_whole(vectors: Any) -> bool:
+    return all(bool((block == np.rint(block)).all()) for block in _blocks(vectors))
 
 
 def _stretched(vectors: Array) -> tuple[NDArray[np.int8], NDArray[np.float64]]:

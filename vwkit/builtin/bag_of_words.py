@@ -44,6 +44,8 @@ class BagOfWords(Featurizer):
     [(1, 5), (1, 5), (1, 5)]
     """
 
+    choose = "to find the same place or object again among up to some hundred thousand photos, and to see why: each match shares words."
+
     trainable = True
 
     # The trailing underscore keeps the ability `local` apart; the parameter is called `local`.

@@ -31,6 +31,8 @@ class Exact(Index):
     [[7, 8]]
     """
 
+    choose = "up to some hundred thousand vectors, and wherever an answer has to be certain."
+
     metrics = frozenset({"l2", "cosine", "ip", "hamming"})
     exact = True
     deterministic = True

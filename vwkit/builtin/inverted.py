@@ -33,6 +33,8 @@ class Inverted(Index):
     [[0, -1]]
     """
 
+    choose = "always for bags of words; it reads only the lists of words that a query has."
+
     metrics = frozenset({"cosine"})
     exact = True
     deterministic = True

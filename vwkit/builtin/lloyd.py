@@ -64,6 +64,10 @@ class Lloyd(Clusterer):
     0.25
     """
 
+    choose = (
+        "up to some thousand clusters, or as the exact answer that others are measured against."
+    )
+
     streams = True
     dtypes = ("uint8", "float32")
     supports_weights = True

@@ -71,6 +71,8 @@ class Pixels(Featurizer):
     [(6, 3)]
     """
 
+    choose = "palettes and colour statistics."
+
     local = True
     deterministic = True
     thread_safe = True

@@ -39,6 +39,8 @@ class PQ(Quantizer):
     ((300, 4), dtype('uint8'))
     """
 
+    choose = "vectors that have to fit in m bytes each, such as a billion SIFT."
+
     streams = True
     dtypes = ("uint8", "float32")
     deterministic = True

@@ -42,6 +42,7 @@ class FileReader(Reader):
     format: ClassVar[str]
 
     deterministic = True
+    choose = "descriptors that are in such a file; `vectors: {path: …}` finds it by itself."
 
     partial: bool = Field(
         default=False, doc="Accept a file that ends early and use its whole rows."

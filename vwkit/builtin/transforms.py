@@ -31,6 +31,8 @@ class L2Norm(Transform):
     array([[0.6, 0.8]], dtype=float32)
     """
 
+    choose = "vectors whose length says nothing, before an index with metric l2."
+
     streams = True
     dtypes = ("uint8", "float32")
     deterministic = True
@@ -50,6 +52,8 @@ class RootSift(Transform):
     retrieval". Euclidean distance between the results compares the SIFT histograms far better.
     Zero vectors stay zero.
     """
+
+    choose = "almost always for SIFT: better matches at no cost."
 
     streams = True
     dtypes = ("uint8", "float32")
@@ -78,6 +82,8 @@ class PCA(Transform):
     explained : (dim,) float64
         Variance along each component.
     """
+
+    choose = "network fingerprints and other long vectors, before an index or a clusterer."
 
     streams = True
     deterministic = True

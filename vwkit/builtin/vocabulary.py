@@ -38,6 +38,8 @@ class Vocabulary(Quantizer):
     True
     """
 
+    choose = "whenever clusters are to be used as visual words."
+
     streams = True
     dtypes = ("uint8", "float32")
 

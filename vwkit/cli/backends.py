@@ -45,6 +45,13 @@ def _show(one: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(one, indent=1))
         return
     click.echo(f"{one['role']} {one['name']} ({one['package']} {one['version']})\n{one['summary']}")
+    if one["choose"]:
+        click.echo(f"When to choose it: {one['choose']}")
+    if one["library"]:
+        made = "compiled when installed" if one["compiled"] else "has wheels"
+        click.echo(f"Library: {one['library']} ({one['license'] or 'licence not told'}; {made})")
+    if one["unavailable"]:
+        click.echo(f"Unavailable: {one['unavailable']}")
     for parameter in one["parameters"]:
         given = "required" if parameter["required"] else f"default {parameter['default']!r}"
         late = ", late" if parameter["late"] else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -14,7 +15,11 @@ from vwkit.types import Array
 __all__ = [
     "DEFAULTS",
     "KINDS",
+    "Picture",
+    "Rows",
+    "ascending",
     "cut",
+    "far_away",
     "layouts",
     "mixture",
     "noise",
@@ -66,6 +71,37 @@ def numbers(
     return clipped
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A recipe of rows, so that a failing example is one short line that can be pasted."""
+
+    seed: int
+    rows: int
+    dim: int
+    kind: str
+    scale: float
+
+    def __repr__(self) -> str:
+        values = (self.seed, self.rows, self.dim, self.kind, self.scale)
+        return f"numbers({', '.join(repr(value) for value in values)})"
+
+    def make(self) -> NDArray[np.float32]:
+        """Return the rows; see `numbers`."""
+        return numbers(self.seed, self.rows, self.dim, self.kind, self.scale)
+
+
+def far_away(seed: int, rows: int, dim: int) -> NDArray[np.float32]:
+    """Return rows near each other and far from 0, where ``x² - 2xy + y²`` loses every digit."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(0, 0.5, (rows, dim)) + 900).astype(np.float32)
+
+
+def ascending(rows: Array) -> Array:
+    """Return rows in the order of their first number, so that the first are unlike the last."""
+    ordered: Array = np.ascontiguousarray(rows[np.argsort(rows[:, 0], kind="stable")])
+    return ordered
+
+
 def noise(seed: int, rows: int, dim: int) -> NDArray[np.float32]:
     """Return normally distributed rows: no clusters, so many local optima."""
     return np.random.default_rng(seed).normal(0, 1, (rows, dim)).astype(np.float32)
@@ -96,7 +132,10 @@ def layouts(array: Array) -> Iterator[tuple[str, Array]]:
 
 
 def cut(array: Array, sizes: list[int], known: bool = True) -> Stream:
-    """Return a Stream over an array in chunks of these sizes, repeated as long as rows are left."""
+    """Return a Stream over an array in chunks of these sizes, repeated as long as rows are left.
+
+    A size of 0 is a chunk without rows, as an image without keypoints brings it.
+    """
 
     def chunks() -> Iterator[Array]:
         start = turn = 0
@@ -122,3 +161,27 @@ def photo(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
     picture += rng.normal(0, 4, picture.shape)
     pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
     return pixels
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A recipe of an image: ``rgb``, ``gray``, ``alpha`` or ``flat``, in 8 bits or in 16."""
+
+    seed: int
+    height: int
+    width: int
+    form: str
+    deep: bool
+
+    def make(self) -> Array:
+        """Return (h, w), (h, w, 3) or (h, w, 4), uint8 or uint16."""
+        found: Array = photo(self.seed, self.height, self.width)
+        if self.form == "gray":
+            found = found[:, :, 0]
+        elif self.form == "alpha":
+            found = np.dstack([found, found[:, :, 1]])
+        elif self.form == "flat":
+            found = np.full_like(found, self.seed % 256)
+        if self.deep:
+            found = found.astype(np.uint16) * np.uint16(257)
+        return np.ascontiguousarray(found)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,29 +10,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import vwkit
 from vwkit.errors import (
     DataError,
-    FormatError,
     ImageError,
     NotFittedError,
-    ParameterError,
     UnsupportedError,
-    VwkitError,
 )
-from vwkit.featurizer import Featurizer
 from vwkit.jobs import Job, use_job
-from vwkit.sparse import Sparse
-from vwkit.stream import Stream
-from vwkit.testing.data import photo
-from vwkit.testing.strategies import images as image_arrays
-from vwkit.testing.suite import Answer, Suite, examples
+from vwkit.testing.asking import Answer, ask, dense
+from vwkit.testing.checks import examples
+from vwkit.testing.comparing import all_finite
+from vwkit.testing.data import Picture, photo
+from vwkit.testing.reader import ReaderSuite, assert_equal
+from vwkit.testing.strategies import pictures
 from vwkit.types import Array, Features, Skipped
 
 __all__ = ["FeaturizerTests"]
 
 
-class FeaturizerTests(Suite, suite=True):
+class FeaturizerTests(ReaderSuite, suite=True):
     """The conformance suite of a featurizer or a reader; see `vwkit.testing`.
 
     Attributes
@@ -54,67 +48,62 @@ class FeaturizerTests(Suite, suite=True):
     ...     backend = Pixels
     """
 
-    role = Featurizer
-
-    suffix: ClassVar[str | None] = None
     image_size: ClassVar[tuple[int, int]] = (48, 64)
-
-    def write_file(self, folder: Path) -> tuple[Path, Array]:
-        """Write a file that the reader under test should read; return it and its (n, d) numbers.
-
-        By default `vwkit.write` does; a reader of another format brings its own.
-        """
-        path = folder / f"sample{self.suffix or '.' + self.backend.name}"
-        numbers = np.random.default_rng(0).integers(0, 100, (37, 128))
-        if self.backend.name == "oxford-sift":
-            # Raw rows and twelve spare bytes; vwkit only reads this format.
-            path.write_bytes(numbers.astype(np.uint8).tobytes() + bytes(12))
-            return path, numbers.astype(np.uint8)
-        for dtype in (np.float32, np.int32, np.uint8, np.int8):
-            with contextlib.suppress(ParameterError, FormatError):
-                vwkit.write(path, numbers.astype(dtype))
-                return path, numbers.astype(dtype)
-        pytest.skip(f"vwkit.write does not write {path.suffix} files; define write_file")
 
     # What the tests are made of
 
-    @property
-    def _is_reader(self) -> bool:
-        return bool(self._make().consumes == "files")
+    def _photo(self, seed: int) -> NDArray[np.uint8]:
+        return photo(self._seed(seed), *self.image_size)
 
     def _images(self) -> list[Array]:
-        return [photo(seed, *self.image_size) for seed in range(4)]
+        return [self._photo(seed) for seed in range(4)]
+
+    def _questions(self) -> list[Array]:
+        return self._images()
+
+    def _training(self) -> list[Array]:
+        return [self._photo(seed) for seed in range(10, 16)]
 
     def _ready(self, **changes: Any) -> Any:
-        made = self._make(**changes)
-        return (
-            made.fit([photo(seed, *self.image_size) for seed in range(10, 16)])
-            if made.trainable
-            else made
-        )
+        return self._trained(self._make(**changes))
+
+    def _trained(self, made: Any) -> Any:
+        return made.fit(self._training()) if made.trainable else made
+
+    def _ready_from(self, folder: Path) -> Any:
+        made = self._make()
+        if not made.trainable:
+            return made
+        paths = [folder / f"{i}.png" for i in range(6)]
+        for path, picture in zip(paths, self._training(), strict=True):
+            _pillow().fromarray(picture).save(path)
+        return made.fit(paths)
 
     def _answer(self, fitted: Any) -> Answer:
         if self._is_reader:
             with tempfile.TemporaryDirectory() as folder:
                 path, _ = self.write_file(Path(folder))
                 return (np.array(fitted.read(path).toarray()),)
-        return tuple(_dense(found) for found in fitted.extract(self._images()))
+        return ask(fitted, self._questions())
 
     def _assert_same(self, first: Answer, second: Answer, exact: bool, why: str) -> None:
-        assert len(first) == len(second)
-        for before, after in zip(first, second, strict=True):
-            _assert_equal(before, after, exact, why)
+        __tracebackhide__ = True
+        assert len(first) == len(second), f"{len(second)} results instead of {len(first)} {why}"
+        for i, (before, after) in enumerate(zip(first, second, strict=True)):
+            assert_equal(before, after, exact, f"for image {i} {why}")
 
     def _one(self, fitted: Any, image: Any) -> Any:
         """Return the Features of one image."""
+        __tracebackhide__ = True
         (found,) = fitted.features([image])
-        assert isinstance(found, Features)
+        assert isinstance(found, Features), f"Features are needed; got {found!r}"
         self._check_features(fitted, found)
         return found
 
     def _check_features(self, fitted: Any, found: Features) -> None:
-        vectors = _dense(found.vectors)
-        assert vectors.ndim == 2
+        __tracebackhide__ = True
+        vectors = dense(found.vectors)
+        assert vectors.ndim == 2, f"vectors of shape {vectors.shape}"
         assert vectors.shape[1] == fitted.dim, (
             f"{vectors.shape[1]} columns, but dim is {fitted.dim}"
         )
@@ -122,23 +111,22 @@ class FeaturizerTests(Suite, suite=True):
             f"{len(vectors)} rows of a featurizer of whole images"
         )
         assert vectors.dtype.kind in "fui", f"vectors of {vectors.dtype}"
-        assert np.isfinite(vectors).all()
+        all_finite(vectors, "vectors")
         if found.keypoints is not None:
-            assert found.keypoints.shape == (len(vectors), 5)
-            assert found.keypoints.dtype == np.float32
-            assert np.isfinite(found.keypoints).all()
-            assert found.size is not None
+            form = f"{found.keypoints.dtype} of shape {found.keypoints.shape}"
+            assert form == f"float32 of shape {(len(vectors), 5)}", f"keypoints: {form}"
+            all_finite(found.keypoints, "keypoints")
+            assert found.size is not None, "keypoints without the size of the image"
             limits = np.array(found.size) + 2
-            inside = (found.keypoints[:, :2] > -2).all() and (found.keypoints[:, :2] < limits).all()
-            assert inside, "a keypoint lies outside the image"
+            places = found.keypoints[:, :2]
+            outside = places[~((places > -2) & (places < limits)).all(axis=1)]
+            assert not len(outside), (
+                f"a keypoint at x, y = {outside[:1]} in an image of {found.size} (width, height)"
+            )
 
     def _for_images(self) -> None:
         if self._is_reader:
             pytest.skip("it reads descriptor files")
-
-    def _for_files(self) -> None:
-        if not self._is_reader:
-            pytest.skip("it reads images")
 
     def _exact(self, fitted: Any) -> bool:
         return bool(fitted.batch_invariant or fitted.deterministic)
@@ -153,7 +141,7 @@ class FeaturizerTests(Suite, suite=True):
         self._for_images()
         fitted = self._ready()
         height, width = self.image_size
-        images = [photo(i, height + 2 * (i % 3), width - 3 * (i % 4)) for i in range(7)]
+        images = [photo(self._seed(i), height + 2 * (i % 3), width - 3 * (i % 4)) for i in range(7)]
         for threads in (1, 2):
             with use_job(Job(threads=threads)):
                 every = list(fitted.features(images))
@@ -164,13 +152,13 @@ class FeaturizerTests(Suite, suite=True):
                     f"image {i}: size {found.size}"
                 )
                 alone = self._one(fitted, image)
-                _assert_equal(
-                    _dense(found.vectors),
-                    _dense(alone.vectors),
+                assert_equal(
+                    dense(found.vectors),
+                    dense(alone.vectors),
                     self._exact(fitted),
                     f"for image {i} by itself",
                 )
-        different = {_dense(found.vectors).tobytes() for found in every}
+        different = {dense(found.vectors).tobytes() for found in every}
         assert len(different) > 1, "seven different images gave equal vectors"
 
     def test_results_do_not_depend_on_the_batch(self) -> None:
@@ -181,24 +169,67 @@ class FeaturizerTests(Suite, suite=True):
         """
         self._for_images()
         fitted = self._ready()
-        images = [*self._images(), photo(9, 30, 41)] * 3
-        every = [_dense(found) for found in fitted.extract(images)]
-        mixed = [_dense(found) for found in fitted.extract(images[::-1])][::-1]
+        images = [*self._images(), photo(self._seed(9), 30, 41)] * 3
+        every = [dense(found) for found in fitted.extract(images)]
+        mixed = [dense(found) for found in fitted.extract(images[::-1])][::-1]
         for i, (one, other) in enumerate(zip(every, mixed, strict=True)):
-            _assert_equal(one, other, self._exact(fitted), f"for image {i} in another order")
-            _assert_equal(one, every[i % 5], self._exact(fitted), f"for the repeated image {i}")
+            assert_equal(one, other, self._exact(fitted), f"for image {i} in another order")
+            assert_equal(one, every[i % 5], self._exact(fitted), f"for the repeated image {i}")
 
-    @examples(10, image=image_arrays())
-    def test_images_of_any_kind(self, image: NDArray[Any]) -> None:
+    def test_threads(self) -> None:
+        """Many images in many threads give what they give one after the other.
+
+        If this fails, check for work space on ``self``, or do not declare ``thread_safe``.
+        """
+        self._for_images()
+        fitted = self._ready()
+        images = [self._photo(seed % 5) for seed in range(16)]
+        found = []
+        for threads in (1, 4):
+            with use_job(Job(threads=threads)):
+                found.append([dense(one) for one in fitted.extract(images)])
+        for i, (one, other) in enumerate(zip(*found, strict=True)):
+            assert_equal(one, other, self._exact(fitted), f"for image {i} in one of 4 threads")
+
+    def test_answers_stay_as_they_were(self) -> None:
+        """Vectors that were given do not change when another image is asked about.
+
+        If this fails, check for work space that is kept on ``self`` and returned, or for a view of
+        a wrapped library's memory: return a new array, or a copy.
+        """
+        self._for_images()
+        fitted = self._ready()
+        given = [dense(found) for found in fitted.extract([self._photo(0)])]
+        kept = [found.copy() for found in given]
+        list(fitted.extract([self._photo(1)]))
+        for found, before in zip(given, kept, strict=True):
+            assert np.array_equal(found, before), "earlier vectors were changed by the next image"
+
+    @examples(10, image=pictures())
+    def test_images_of_any_kind(self, image: Picture) -> None:
         """Grey, transparent, 16-bit, flat, narrow and tiny images work.
 
         If this fails, check for a smallest size, and for an image without keypoints: that is (0, d).
         """
         self._for_images()
         fitted = self._shared()
-        kept = image.copy()
-        self._one(fitted, image)
-        assert np.array_equal(image, kept), "the image was changed"
+        self._one(fitted, image.make())
+
+    def test_images_are_left_alone(self) -> None:
+        """Arrays that are handed in are the same afterwards.
+
+        If this fails, check for operators such as ``*=`` and ``out=`` on ``image.rgb`` or
+        ``image.gray``: they may be the caller's own array.
+        """
+        self._for_images()
+        fitted = self._ready()
+        for form in ("rgb", "gray", "alpha"):
+            for deep in (False, True):
+                recipe = Picture(self._seed(7), *self.image_size, form, deep)
+                given = recipe.make()
+                self._one(fitted, given)
+                same = np.array_equal(given, recipe.make())
+                assert same, f"an image was changed: {given.dtype} of shape {given.shape}"
 
     def _shared(self) -> Any:
         """Return a fitted featurizer that is kept from one example to the next."""
@@ -221,35 +252,97 @@ class FeaturizerTests(Suite, suite=True):
         self._one(fitted, np.full((9, 9), 40_000, np.uint16))
 
     def test_ways_to_give_an_image(self) -> None:
-        """A path, a PIL image, an array, grey and 16 bits of the same picture give the same.
+        """A path, a PIL image, an array, grey, opaque, 16 bits of the same picture give the same.
 
         If this fails, check that ``_extract`` reads ``image.rgb`` or ``image.gray``.
         """
         self._for_images()
-        from PIL import Image as pillow
-
-        fitted, picture = self._ready(), photo(2, *self.image_size)
+        fitted, picture = self._ready(), self._photo(2)
         gray = np.ascontiguousarray(picture[:, :, 1])
+        flat = picture // 64 * 64  # 64 colours, so that a palette holds them all
+        opaque = np.full((*gray.shape, 1), 255, np.uint8)
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "picture.png"
-            pillow.fromarray(picture).save(path)
+            path, palette = Path(folder) / "picture.png", Path(folder) / "palette.png"
+            _pillow().fromarray(picture).save(path)
+            _pillow().fromarray(flat).quantize(256).save(palette)
             ways: dict[str, tuple[Any, Any]] = {
                 "a path": (picture, path),
                 "a path as text": (picture, str(path)),
-                "a PIL image": (picture, pillow.fromarray(picture)),
+                "a PIL image": (picture, _pillow().fromarray(picture)),
+                "a PNG with a palette": (np.array(_pillow().open(palette).convert("RGB")), palette),
                 "16 bits": (picture, picture.astype(np.uint16) * np.uint16(257)),
                 "grey": (np.repeat(gray[:, :, None], 3, axis=2), gray),
+                "an opaque image with alpha": (picture, np.concatenate([picture, opaque], axis=2)),
                 "a read-only array": (picture, _read_only(picture)),
                 "a strided array": (picture, np.asfortranarray(picture)),
             }
             for name, (plain, other) in ways.items():
                 expected, found = self._one(fitted, plain), self._one(fitted, other)
-                _assert_equal(
-                    _dense(expected.vectors),
-                    _dense(found.vectors),
+                exact = self._exact(fitted)
+                assert_equal(dense(expected.vectors), dense(found.vectors), exact, f"for {name}")
+
+    def test_orientation(self) -> None:
+        """A photograph taken with the camera turned is the upright picture.
+
+        If this fails, check that ``_extract`` reads ``image.rgb`` or ``image.gray``, which are
+        upright, and does not open ``image.source`` by itself.
+        """
+        self._for_images()
+        fitted, picture = self._ready(), self._photo(3)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "turned.png"
+            exif = _pillow().Exif()
+            exif[0x0112] = 6  # the camera was turned, and the picture is to be turned back
+            _pillow().fromarray(picture).save(path, exif=exif)
+            upright = np.ascontiguousarray(np.rot90(picture, -1))
+            expected, found = self._one(fitted, upright), self._one(fitted, path)
+        height, width = upright.shape[:2]
+        assert found.size == (width, height), (
+            f"size is {found.size}; upright the picture is {width} wide and {height} high"
+        )
+        exact = self._exact(fitted)
+        assert_equal(dense(expected.vectors), dense(found.vectors), exact, "for a turned picture")
+
+    def test_a_file_that_changes(self) -> None:
+        """A file that is written anew gives the vectors of its new picture.
+
+        If this fails, check for vectors that are kept by the file's name.
+        """
+        self._for_images()
+        fitted = self._ready()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "picture.png"
+            for seed in (4, 5):
+                picture = self._photo(seed)
+                _pillow().fromarray(picture).save(path)
+                expected, found = self._one(fitted, picture), self._one(fitted, path)
+                assert_equal(
+                    dense(expected.vectors),
+                    dense(found.vectors),
                     self._exact(fitted),
-                    f"for {name}",
+                    f"for picture {seed - 4} in the same file",
                 )
+
+    def test_keypoints_lie_all_over_the_image(self) -> None:
+        """Keypoints are x, y in pixels of the image as it was given.
+
+        If this fails, check for x and y that are interchanged, and for an image that is made
+        smaller first: its keypoints must be made larger again.
+        """
+        self._for_images()
+        fitted = self._ready()
+        if not fitted.local:
+            pytest.skip("it gives one vector per image")
+        for height, width in ((60, 180), (180, 60)):
+            found = self._one(fitted, photo(self._seed(6), height, width))
+            if found.keypoints is None or len(found.keypoints) < 8:
+                continue
+            x, y = found.keypoints[:, :2].max(axis=0)
+            all_over = bool(x > width / 2 and y > height / 2)
+            assert all_over, (
+                f"none of {len(found.keypoints)} keypoints lies beyond x = {x}, y = {y} in an "
+                f"image that is {width} wide and {height} high"
+            )
 
     def test_unreadable_images(self) -> None:
         """An unreadable image raises `ImageError` naming it, or becomes `Skipped` in its place.
@@ -261,15 +354,17 @@ class FeaturizerTests(Suite, suite=True):
         with tempfile.TemporaryDirectory() as folder:
             broken, missing = Path(folder) / "broken.jpg", Path(folder) / "missing.png"
             broken.write_bytes(b"\xff\xd8\xff\xe0 this is no picture")
-            good = photo(1, *self.image_size)
+            good = self._photo(1)
             for bad in (broken, missing):
                 with pytest.raises(ImageError, match=bad.name):
                     list(fitted.extract([good, bad, good]))
             given = [good, broken, good, missing]
             found = list(fitted.features(given, on_error="skip"))
         kinds = [isinstance(one, Features) for one in found]
-        assert kinds == [True, False, True, False]
-        assert all(isinstance(found[i], Skipped) and found[i].reason for i in (1, 3))
+        assert kinds == [True, False, True, False], f"of good, bad, good, bad: {kinds}"
+        for one in (found[1], found[3]):
+            assert isinstance(one, Skipped), f"Skipped is needed; got {one!r}"
+            assert one.reason, "Skipped without a reason"
 
     def test_no_images(self) -> None:
         """No images give no results; a single image that is not in a list is refused.
@@ -278,10 +373,12 @@ class FeaturizerTests(Suite, suite=True):
         """
         self._for_images()
         fitted = self._ready()
-        assert list(fitted.extract([])) == []
+        nothing = list(fitted.extract([]))
+        assert nothing == [], f"no images gave {nothing}"
         with pytest.raises(DataError, match="list"):
             list(fitted.extract("picture.png"))
-        assert len(list(fitted.extract(iter(self._images())))) == 4
+        count = len(list(fitted.extract(iter(self._images()))))
+        assert count == 4, f"4 images from an iterator gave {count} results"
 
     def test_fitting(self) -> None:
         """What is trainable learns from images, once more if asked; what is not refuses.
@@ -294,7 +391,7 @@ class FeaturizerTests(Suite, suite=True):
             with pytest.raises(UnsupportedError, match="nothing to learn"):
                 made.fit(self._images())
             return
-        training = [photo(seed, *self.image_size) for seed in range(10, 16)]
+        training = self._training()
         kept = [image.copy() for image in training]
         with pytest.raises(NotFittedError):
             list(made.extract(training))
@@ -308,94 +405,31 @@ class FeaturizerTests(Suite, suite=True):
         self._answer(made)
 
     def test_dim_is_known(self) -> None:
-        """`dim` is the number of columns, and `kind` says what the vectors are.
+        """`dim` is the number of columns, `dtype` their type, and `kind` says what they are.
 
-        If this fails, check the property `dim`.
+        If this fails, check the properties `dim` and `dtype`.
         """
         self._for_images()
         fitted = self._ready()
-        assert isinstance(fitted.dim, int)
-        assert fitted.dim >= 1
-        assert isinstance(fitted.kind, str)
-        assert fitted.kind
+        dim, kind = fitted.dim, fitted.kind
+        assert isinstance(dim, int), f"dim is a whole number; got {dim!r}"
+        assert dim >= 1, f"dim is {dim}"
+        assert isinstance(kind, str), f"kind is a text; got {kind!r}"
+        assert kind, "kind is empty"
         for found in self._answer(fitted):
-            assert found.shape[1] == fitted.dim
-
-    # Tests with files
-
-    def test_reads_what_was_written(self) -> None:
-        """A reader gives the numbers of the file, as a Stream that can be read again.
-
-        If this fails, check byte order, header, and the last rows.
-        """
-        self._for_files()
-        reader = self._make()
-        with self._file() as (path, expected):
-            stream = reader.read(path)
-            assert isinstance(stream, Stream)
-            assert stream.dim == expected.shape[1]
-            assert stream.dtype == expected.dtype
-            for _ in range(2):
-                assert np.array_equal(np.concatenate(list(stream)), expected)
-            assert stream.rows == len(expected)
-            assert np.array_equal(stream.take([0, 5, len(expected) - 1]), expected[[0, 5, -1]])
-            pieces = list(reader.read(str(path)).rechunk(10))
-            assert [len(piece) for piece in pieces] == [10, 10, 10, 7]
-            assert np.array_equal(np.concatenate(pieces), expected)
-
-    def test_wrong_files_are_refused(self) -> None:
-        """A file of another kind, cut short, empty or missing is a clear error that names it.
-
-        If this fails, check sizes before reading, and turn the library's errors into `FormatError`.
-        """
-        self._for_files()
-        reader = self._make()
-        with self._file() as (path, expected):
-            content = path.read_bytes()
-            # Three bytes short: no row of any of the formats ends there.
-            for name, wrong in (
-                ("short", content[:-3]),
-                ("empty", b""),
-                ("text", b"no numbers\n" * 7),
-            ):
-                bad = path.with_name(f"{name}{''.join(path.suffixes)}")
-                bad.write_bytes(wrong)
-                with pytest.raises(FormatError, match=name):
-                    np.concatenate(list(reader.read(bad)))
-            with pytest.raises(VwkitError, match="missing"):
-                list(reader.read(path.with_name("missing" + path.suffix)))
-            assert np.array_equal(np.concatenate(list(reader.read(path))), expected)
-
-    def test_a_reader_takes_no_images(self) -> None:
-        """Asking a reader for the features of images raises `UnsupportedError`.
-
-        If this fails, check that ``features`` is the inherited one.
-        """
-        self._for_files()
-        with pytest.raises(UnsupportedError, match="read"):
-            list(self._make().extract(self._images()))
-
-    @contextlib.contextmanager
-    def _file(self) -> Iterator[tuple[Path, Array]]:
-        with tempfile.TemporaryDirectory() as folder:
-            yield self.write_file(Path(folder))
+            assert found.shape[1] == dim, f"{found.shape[1]} columns, but dim is {dim}"
+            assert found.dtype == fitted.dtype, (
+                f"vectors of {found.dtype}, but dtype is {fitted.dtype}"
+            )
 
 
-def _dense(vectors: Any) -> Array:
-    return vectors.toarray() if isinstance(vectors, Sparse) else np.asarray(vectors)
+def _pillow() -> Any:
+    from PIL import Image
+
+    return Image
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     copied = array.copy()
     copied.flags.writeable = False
     return copied
-
-
-def _assert_equal(one: Array, other: Array, exact: bool, why: str) -> None:
-    assert one.shape == other.shape, f"shape {one.shape} and {other.shape} {why}"
-    assert one.dtype == other.dtype
-    if exact:
-        assert np.array_equal(one, other), f"other vectors {why}"
-    else:
-        limit = 1e-3 * max(1.0, float(np.abs(one).max(initial=0)))
-        assert np.abs(one - other).max(initial=0) <= limit, f"other vectors {why}"

@@ -1,4 +1,4 @@
-"""What pytest loads by itself where vwkit is installed: readable assertions and one marker.
+"""What pytest loads by itself where vwkit is installed: one marker, and what to check.
 
 It runs in every test session of every project around, so it imports nothing but pytest.
 """
@@ -6,16 +6,6 @@ It runs in every test session of every project around, so it imports nothing but
 from __future__ import annotations
 
 import pytest
-
-# The suite's assertions explain themselves like those of a test module.
-pytest.register_assert_rewrite(
-    "vwkit.testing.clusterer",
-    "vwkit.testing.featurizer",
-    "vwkit.testing.index",
-    "vwkit.testing.quantizer",
-    "vwkit.testing.suite",
-    "vwkit.testing.transform",
-)
 
 
 def pytest_configure(config: pytest.Config) -> None:

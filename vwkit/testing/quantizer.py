@@ -11,19 +11,26 @@ import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vwkit.errors import DataError, FewDistinctRows, ShapeError, VwkitError
+from vwkit.errors import DataError, FewDistinctRows, ParameterError, ShapeError, VwkitError
 from vwkit.quantizer import Quantizer, code_dtype
 from vwkit.reference import pq as reference
 from vwkit.reference.distances import distances
 from vwkit.stream import Stream
-from vwkit.testing.data import numbers
-from vwkit.testing.strategies import vectors
-from vwkit.testing.suite import Answer, VectorSuite, _takes_floats, examples
+from vwkit.testing.asking import Answer
+from vwkit.testing.checks import examples, statistical
+from vwkit.testing.comparing import all_finite, same_form, same_numbers
+from vwkit.testing.data import Rows, ascending
+from vwkit.testing.strategies import recipes
+from vwkit.testing.vector_suite import VectorSuite, takes_floats
 from vwkit.types import Array
 
 __all__ = ["QuantizerTests"]
 
 _ALTERNATIVES = 64
+# One more than a byte can number.
+_WIDE = 257
+# So much of a row's own distance may be lost to rounding: of float32, and of float64.
+_NEAR, _EXACT = 1e-5, 1e-12
 
 
 class QuantizerTests(VectorSuite, suite=True):
@@ -70,27 +77,22 @@ class QuantizerTests(VectorSuite, suite=True):
     def _fit(self, backend: Any, data: Any) -> Any:
         return backend.fit(data)
 
-    def _use(self, fitted: Any, data: Any) -> Answer:
-        codes = fitted.encode(data)
-        codes = codes.toarray() if isinstance(codes, Stream) else codes
-        return codes, fitted.decode(codes), np.asarray(fitted.codebook)
-
     def _assert_same(self, first: Answer, second: Answer, exact: bool, why: str) -> None:
-        for before, after in zip(first, second, strict=True):
-            assert before.dtype == after.dtype
-            assert before.shape == after.shape
-        if exact:
-            for name, before, after in zip(
-                ("codes", "vectors", "codebook"), first, second, strict=True
-            ):
-                assert np.array_equal(before, after), f"other {name} {why}"
-            return
-        limit = 1e-4 * max(1.0, float(np.abs(first[1]).max(initial=0)))
-        for name, before, after in zip(("vectors", "codebook"), first[1:], second[1:], strict=True):
-            off = np.abs(before.astype(np.float64) - after).max(initial=0)
-            assert off <= limit, f"other {name} {why}, by up to {off}"
+        __tracebackhide__ = True
+        names = ("codebook", "codes", "vectors")
+        for name, before, after in zip(names, first, second, strict=True):
+            same_form(before, after, f"as {name} {why}")
+            if exact or name != "codes":
+                limit = 0.0 if exact else 1e-4 * max(1.0, float(np.abs(first[2]).max(initial=0)))
+                same_numbers(before, after, limit, f"other {name} {why}")
+
+    def _assert_same_rows(self, first: Answer, second: Answer, why: str) -> None:
+        __tracebackhide__ = True
+        nothing = np.empty(0, np.float32)
+        self._assert_same((nothing, *first), (nothing, *second), False, why)
 
     def _verify(self, fitted: Any, data: Array) -> None:
+        __tracebackhide__ = True
         codes = self._checked_codes(fitted, data)
         self._checked_vectors(fitted, codes)
         self._check_nearest(fitted, data[:20], codes[:20])
@@ -100,38 +102,39 @@ class QuantizerTests(VectorSuite, suite=True):
         return int(np.asarray(fitted.codebook).shape[1])
 
     def _checked_codes(self, fitted: Any, rows: Array) -> Array:
+        __tracebackhide__ = True
         codes: Array = fitted.encode(rows)
         book = np.asarray(fitted.codebook)
-        assert book.ndim == 3, f"codebook is (m, ks, width); got {book.shape}"
-        assert book.dtype == np.float32
-        assert np.isfinite(book).all(), "NaN or infinity in the codebook"
-        assert codes.shape == (len(rows), len(book))
-        assert fitted.m == len(book)
-        assert codes.dtype == code_dtype(book.shape[1]), f"codes of {codes.dtype}"
-        assert codes.size == 0 or int(codes.max()) < book.shape[1], "a code is not in the codebook"
+        assert book.ndim == 3, f"codebook is (m, ks, width); got shape {book.shape}"
+        assert book.dtype == np.float32, f"codebook is float32; got {book.dtype}"
+        all_finite(book, "codebook")
+        assert fitted.m == len(book), f"m is {fitted.m}; the codebook has {len(book)} parts"
+        same_form(np.empty((len(rows), len(book)), code_dtype(book.shape[1])), codes, "as codes")
+        most = int(codes.max(initial=0))
+        assert most < book.shape[1], f"code {most}; the codebook ends at {book.shape[1] - 1}"
         width = rows.shape[1] // len(book) if fitted.structure == "product" else rows.shape[1]
         assert book.shape[2] == width, f"codewords of {book.shape[2]} numbers, not {width}"
         return codes
 
     def _checked_vectors(self, fitted: Any, codes: Array) -> Array:
+        __tracebackhide__ = True
         found: Array = fitted.decode(codes)
         book = np.asarray(fitted.codebook)
-        assert isinstance(found, np.ndarray)
-        assert found.dtype == np.float32
-        assert np.isfinite(found).all()
         wide = book.shape[2] * (len(book) if fitted.structure == "product" else 1)
-        assert found.shape == (len(codes), wide)
+        same_form(np.empty((len(codes), wide), np.float32), found, "as decoded vectors")
+        all_finite(found, "decoded vectors")
         if getattr(fitted, "rotation", None) is None and len(codes):
             if fitted.structure == "product":
                 wanted = reference.decode(codes, book)
             else:
                 wanted = sum(book[j].astype(np.float64)[codes[:, j]] for j in range(len(book)))
-            slack = 1e-5 * max(1.0, float(np.abs(wanted).max()))
-            assert np.abs(found - wanted).max() <= slack, "decode does not follow the codebook"
+            limit = 1e-5 * max(1.0, float(np.abs(wanted).max()))
+            same_numbers(found, wanted, limit, "decode does not follow the codebook")
         return found
 
-    def _check_nearest(self, fitted: Any, rows: Array, codes: Array) -> None:
+    def _check_nearest(self, fitted: Any, rows: Array, codes: Array, near: float = _NEAR) -> None:
         """Check that no other codeword of a slice would be nearer."""
+        __tracebackhide__ = True
         if fitted.structure != "product" or len(rows) == 0:
             return
         book = np.asarray(fitted.codebook)
@@ -150,24 +153,25 @@ class QuantizerTests(VectorSuite, suite=True):
                     changed = codes.copy()
                     changed[:, j] = other
                     best = np.minimum(best, ((x - fitted.decode(changed)) ** 2).sum(axis=1))
-            right.append(own <= best + 1e-5 * size)
+            right.append(own <= best + near * size)
         share = float(np.mean(right))
         assert share >= self.code_agreement, (
-            f"only {share:.3f} of the codes are the nearest codeword's; {self.code_agreement} was declared"
+            f"only {share:.3f} of the codes are the nearest codeword's, not {self.code_agreement} "
+            "(`code_agreement`, 1 by default)"
         )
 
     # Tests
 
-    @examples(8, drawn=vectors(rows=(40, 60)), seed=st.integers(0, 2**16 - 1))
-    def test_codes(self, drawn: NDArray[np.float32], seed: int) -> None:
+    @examples(8, drawn=recipes(rows=(40, 60)), seed=st.integers(0, 2**16 - 1))
+    def test_codes(self, drawn: Rows, seed: int) -> None:
         """Codes are of the right range, dtype and shape, and the nearest codewords'.
 
         If this fails, check the dtype (uint8 up to 256 codewords, uint16 up to 65,536), and that
         each slice of a vector is compared with its own codewords.
         """
         made = self._make()
-        data = self._fitting(made, drawn)
-        rows = self._fitting(made, numbers(seed, 10, data.shape[1]))[:10]
+        data = self._fitting(made, drawn.make())
+        rows = self._fitting(made, self._numbers(seed, 10, data.shape[1]))[:10]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FewDistinctRows)
             fitted = made.fit(data)
@@ -181,15 +185,53 @@ class QuantizerTests(VectorSuite, suite=True):
         columns = -(-drawn.shape[1] // step) * step
         times = -(-rows // len(drawn)), -(-columns // drawn.shape[1])
         drawn = np.ascontiguousarray(np.tile(drawn, times)[:, :columns])
-        return drawn if _takes_floats(made) else np.clip(np.abs(np.floor(drawn)), 0, 255)
+        return drawn if takes_floats(made) else np.clip(np.abs(np.floor(drawn)), 0, 255)
 
+    def test_wide_codes(self) -> None:
+        """Where more than 256 codewords can be asked for, codes of two bytes are whole.
+
+        If this fails, check the dtype of the codes: ``vwkit.quantizer.code_dtype(ks)``.
+        """
+        if not self._offers("ks") or self._make_or_none(ks=_WIDE) is None:
+            pytest.skip("it takes no more than 256 codewords")
+        rows = self._numbers(4, max(self.min_rows, 2 * _WIDE), self._dim())
+        if not takes_floats(self._make()):
+            rows = np.clip(np.abs(np.floor(rows)), 0, 255)
+        try:
+            fitted = self._make(ks=_WIDE).fit(rows)
+        except (ParameterError, DataError) as error:
+            pytest.skip(f"it takes no {_WIDE} codewords: {error}")
+        codes = self._checked_codes(fitted, rows)
+        self._checked_vectors(fitted, codes)
+        self._check_nearest(fitted, rows, codes)
+
+    def test_far_from_the_origin(self) -> None:
+        """Rows far from 0 and near each other get their nearest codewords, where that is promised.
+
+        It is by a quantizer of slices that looks at all codewords (`code_agreement` 1) and declares
+        `deterministic`: its codes are those of float64 distances, for any chunk size.
+
+        If this fails, check for ``x² - 2·x·c + c²`` in float32, which loses most digits here:
+        subtract first, or look again at all codewords that are about as near.
+        """
+        made = self._make()
+        promised = made.deterministic and self.code_agreement == 1 and takes_floats(made)
+        if not promised or made.structure != "product":
+            pytest.skip("it promises no exact codes of floating-point vectors")
+        rows = self._far_away(6, self._count(), self._dim())
+        fitted = made.fit(rows)
+        codes = self._checked_codes(fitted, rows)
+        turned = getattr(fitted, "rotation", None) is not None
+        self._check_nearest(fitted, rows, codes, _NEAR if turned else _EXACT)
+
+    @statistical
     def test_round_trip(self) -> None:
         """``encode(decode(codes))`` is ``codes`` again, but for equal codewords.
 
         If this fails, check that encode and decode use the same codebook, slices and rotation.
         """
         fitted = self._ready()
-        rng = np.random.default_rng(4)
+        rng = np.random.default_rng(self._seed(4))
         codes = rng.integers(0, self._limit(fitted), (40, fitted.m)).astype(
             code_dtype(self._limit(fitted))
         )
@@ -199,34 +241,44 @@ class QuantizerTests(VectorSuite, suite=True):
             codes = fitted.encode(rows)
             once = fitted.decode(codes)
             twice = fitted.decode(fitted.encode(once))
-            error = ((once - twice) ** 2).sum(axis=1).mean()
-            assert error <= ((rows - once) ** 2).sum(axis=1).mean() + 1e-6
+            error = float(((once - twice) ** 2).sum(axis=1).mean())
+            limit = float(((rows - once) ** 2).sum(axis=1).mean()) + 1e-6
+            said = " (the error of encoding the vectors themselves)"
+            self._judge("error of encoding again", error, at_most=limit, said=said)
             return
         once = fitted.decode(codes)
         twice = fitted.decode(fitted.encode(once))
         limit = 1e-4 * max(1.0, float(np.abs(once).max()))
         same = (np.abs(once - twice) <= limit).all(axis=1)
-        assert same.mean() >= self.code_agreement, f"codes {codes[~same][:1]} do not come back"
+        said = f": the codes {codes[~same][:1]} do not come back" if not same.all() else ""
+        share = float(same.mean())
+        self._judge("codes that come back", share, at_least=self.code_agreement, said=said)
 
+    @statistical
     def test_distortion(self) -> None:
         """The mean squared error is within a factor of the reference's.
 
-        If this fails, check the training: seeds, iterations, and that all rows are used.
+        The rows to learn from are sorted by their first number, so that the first ones say little
+        of the last.
+
+        If this fails, check the training: seeds, iterations, and that all rows are used; or declare
+        `distortion_factor`.
         """
         made = self._make()
         rows = max(240, self._count())
         dim = self._dim(8)
         own = best = 0.0
-        for seed in (0, 1):
+        for turn in (0, 1):
             # Measured on rows that it was not fitted on, as it will be used.
-            data = _correlated(seed, 2 * rows, dim, _takes_floats(made))
-            fitted = self._make(seed=seed).fit(np.ascontiguousarray(data[::2]))
+            seed = self._seed(turn)
+            fitted_on, others = _halves(seed, 2 * rows, dim, takes_floats(made))
+            fitted = self._make(seed=turn + 2 * self.data_seed).fit(fitted_on)
             m, ks = np.asarray(fitted.codebook).shape[:2]
-            error = data[1::2].astype(np.float64) - fitted.decode(fitted.encode(data[1::2]))
+            error = others.astype(np.float64) - fitted.decode(fitted.encode(others))
             own += float((error**2).sum(axis=1).mean())
-            best += _reference_distortion(seed, 2 * rows, dim, m, ks, _takes_floats(made))
-        limit = self.distortion_factor * best + 1e-9
-        assert own <= limit, f"distortion {own / 2:.4f}; the reference's is {best / 2:.4f}"
+            best += _reference_distortion(seed, 2 * rows, dim, m, ks, takes_floats(made))
+        factor = own / best if best > 1e-9 else 1 + own
+        self._judge("distortion / the reference's", factor, at_most=self.distortion_factor)
 
     def test_encoding_does_not_depend_on_other_rows(self) -> None:
         """A row alone gets the code that it gets among others; a Stream is encoded lazily.
@@ -238,7 +290,7 @@ class QuantizerTests(VectorSuite, suite=True):
         every = fitted.decode(fitted.encode(rows))
         limit = 1e-4 * max(1.0, float(np.abs(every).max()))
         alone = np.concatenate([fitted.decode(fitted.encode(rows[i : i + 1])) for i in range(23)])
-        assert np.abs(every - alone).max() <= limit, "a row alone gets another code"
+        same_numbers(every, alone, limit, "a row alone gets another code; decoded")
         passes = []
 
         def chunks() -> Any:
@@ -248,13 +300,16 @@ class QuantizerTests(VectorSuite, suite=True):
         offsets = np.array([0, 5, 23])
         source = Stream(chunks, dim=rows.shape[1], dtype=rows.dtype, offsets=offsets)
         codes = fitted.encode(source)
-        assert isinstance(codes, Stream)
+        assert isinstance(codes, Stream), f"a Stream is needed; got {type(codes).__name__}"
         assert not passes, "the Stream was read before anybody asked for its codes"
-        assert codes.dim == fitted.m
-        assert codes.dtype == code_dtype(self._limit(fitted))
-        whole = np.concatenate(list(codes))
-        assert np.abs(every - fitted.decode(whole)).max() <= limit, "other codes from a Stream"
-        assert np.abs(every - fitted.decode(codes).toarray()).max() <= limit
+        assert codes.dim == fitted.m, f"a Stream of {codes.dim} columns for m = {fitted.m}"
+        wanted = code_dtype(self._limit(fitted))
+        assert codes.dtype == wanted, f"a Stream of {codes.dtype}, not {wanted}"
+        for found in (
+            fitted.decode(np.concatenate(list(codes))),
+            fitted.decode(codes).toarray(),
+        ):
+            same_numbers(every, found, limit, "other codes from a Stream; decoded")
         assert codes.offsets is not None, "the items' offsets were lost"
         assert np.array_equal(codes.offsets, offsets), "the items' offsets were changed"
 
@@ -274,15 +329,16 @@ class QuantizerTests(VectorSuite, suite=True):
             fitted.decode(codes + 0.5)
         with pytest.raises(ShapeError):
             fitted.decode(np.hstack([codes, codes]))
-        assert fitted.decode(codes[:0]).shape == (0, fitted.decode(codes).shape[1])
+        nothing, wide = fitted.decode(codes[:0]), fitted.decode(codes).shape[1]
+        assert nothing.shape == (0, wide), f"no codes become {nothing.shape}, not {(0, wide)}"
 
     def test_few_rows(self) -> None:
         """Too few rows, or too few distinct ones, give a clear error or a codebook that works.
 
         If this fails, check for empty clusters: NaN comes from their means.
         """
-        kind = "normal" if _takes_floats(self._make()) else "bytes"
-        few = numbers(1, 3, self._dim(), kind)
+        kind = "normal" if takes_floats(self._make()) else "bytes"
+        few = self._numbers(1, 3, self._dim(), kind)
         for data in (
             few[:1],
             np.repeat(few, self._count(), axis=0),
@@ -292,14 +348,16 @@ class QuantizerTests(VectorSuite, suite=True):
                 warnings.simplefilter("ignore", FewDistinctRows)
                 try:
                     fitted = self._make().fit(data)
-                except VwkitError:
-                    assert len(data) == 1, "equal rows are no reason to fail"
-                    continue
+                except VwkitError as error:
+                    if len(data) == 1:
+                        continue
+                    raise AssertionError(f"equal rows are no reason to fail: {error}") from error
             codes = self._checked_codes(fitted, data)
             found = self._checked_vectors(fitted, codes)
             if fitted.structure == "product" and self._limit(fitted) >= 3:
                 limit = 1e-3 * max(1.0, float(np.abs(data).max()))
-                assert np.abs(found - data).max() <= limit, "three distinct rows are not kept"
+                off = float(np.abs(found - data).max())
+                assert off <= limit, f"three distinct rows are not kept; one is off by {off:.4g}"
 
     def test_deterministic_encoding(self) -> None:
         """Encoding the same rows twice gives the same codes.
@@ -308,21 +366,26 @@ class QuantizerTests(VectorSuite, suite=True):
         """
         fitted = self._ready()
         rows = self._rows(2, rows=30)
-        assert np.array_equal(fitted.encode(rows), fitted.encode(rows.copy()))
+        first, second = fitted.encode(rows), fitted.encode(rows.copy())
+        same_numbers(first, second, 0.0, "other codes the second time")
 
 
-@functools.cache
-def _correlated(seed: int, rows: int, dim: int, floats: bool) -> Array:
+@functools.lru_cache(16)
+def _halves(seed: int, rows: int, dim: int, floats: bool) -> tuple[Array, Array]:
+    """Return correlated rows: half of them, in order, to learn from; the others to measure on."""
     rng = np.random.default_rng(seed)
     mixed = rng.normal(0, 1, (rows, dim)) @ rng.normal(0, 1, (dim, dim))
+    found: Array
     if floats:
-        return mixed.astype(np.float32)
-    return np.clip(mixed * 20 + 128, 0, 255).astype(np.uint8)
+        found = mixed.astype(np.float32)
+    else:
+        found = np.clip(mixed * 20 + 128, 0, 255).astype(np.uint8)
+    return ascending(found[::2]), np.ascontiguousarray(found[1::2])
 
 
-@functools.cache
+@functools.lru_cache(64)
 def _reference_distortion(seed: int, rows: int, dim: int, m: int, ks: int, floats: bool) -> float:
-    data = _correlated(seed, rows, dim, floats)
+    fitted_on, others = _halves(seed, rows, dim, floats)
     if dim % m:  # an additive quantizer may have more codes than slices would divide
         m = 1
-    return reference.distortion(data[1::2], reference.train(data[::2], m, ks, seed, 10))
+    return reference.distortion(others, reference.train(fitted_on, m, ks, seed, 10))

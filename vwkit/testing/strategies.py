@@ -13,23 +13,36 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vwkit.stream import Stream
-from vwkit.testing.data import KINDS, cut, numbers, photo
+from vwkit.testing.data import KINDS, Picture, Rows, cut
 
-__all__ = ["codes", "images", "streams", "vectors"]
+__all__ = ["codes", "images", "pictures", "recipes", "streams", "vectors"]
 
 _SEEDS = st.integers(0, 2**16 - 1)
 _SCALES = st.sampled_from([1.0, 30.0, 1000.0])
 
 
 @st.composite
-def vectors(
+def recipes(
     draw: st.DrawFn,
     *,
     rows: tuple[int, int] = (1, 60),
     dim: tuple[int, int] = (1, 8),
     step: int = 1,
     kinds: tuple[str, ...] = KINDS,
-) -> NDArray[np.float32]:
+) -> Rows:
+    """Draw a recipe of rows; see `vectors`."""
+    n = draw(st.integers(*rows))
+    d = step * draw(st.integers(max(1, dim[0] // step), max(1, dim[1] // step)))
+    return Rows(draw(_SEEDS), n, d, draw(st.sampled_from(kinds)), draw(_SCALES))
+
+
+def vectors(
+    *,
+    rows: tuple[int, int] = (1, 60),
+    dim: tuple[int, int] = (1, 8),
+    step: int = 1,
+    kinds: tuple[str, ...] = KINDS,
+) -> st.SearchStrategy[NDArray[np.float32]]:
     """Draw an (n, d) float32 array.
 
     Parameters
@@ -41,9 +54,8 @@ def vectors(
     kinds : tuple of str
         See `vwkit.testing.data.numbers`.
     """
-    n = draw(st.integers(*rows))
-    d = step * draw(st.integers(max(1, dim[0] // step), max(1, dim[1] // step)))
-    return numbers(draw(_SEEDS), n, d, draw(st.sampled_from(kinds)), draw(_SCALES))
+    found: st.SearchStrategy[Rows] = recipes(rows=rows, dim=dim, step=step, kinds=kinds)
+    return found.map(Rows.make)
 
 
 @st.composite
@@ -57,20 +69,17 @@ def codes(
 
 
 @st.composite
-def images(draw: st.DrawFn, *, side: tuple[int, int] = (1, 40)) -> NDArray[Any]:
-    """Draw an image array: (h, w), (h, w, 3) or (h, w, 4), uint8 or uint16."""
+def pictures(draw: st.DrawFn, *, side: tuple[int, int] = (1, 40)) -> Picture:
+    """Draw a recipe of an image; see `images`."""
     height, width = draw(st.integers(*side)), draw(st.integers(*side))
-    picture: NDArray[Any] = photo(draw(_SEEDS), height, width)
     form = draw(st.sampled_from(["rgb", "gray", "alpha", "flat"]))
-    if form == "gray":
-        picture = picture[:, :, 0]
-    elif form == "alpha":
-        picture = np.dstack([picture, picture[:, :, 1]])
-    elif form == "flat":
-        picture = np.full_like(picture, draw(st.integers(0, 255)))
-    if draw(st.booleans()):
-        picture = picture.astype(np.uint16) * np.uint16(257)
-    return np.ascontiguousarray(picture)
+    return Picture(draw(_SEEDS), height, width, form, draw(st.booleans()))
+
+
+def images(*, side: tuple[int, int] = (1, 40)) -> st.SearchStrategy[NDArray[Any]]:
+    """Draw an image array: (h, w), (h, w, 3) or (h, w, 4), uint8 or uint16."""
+    found: st.SearchStrategy[Picture] = pictures(side=side)
+    return found.map(Picture.make)
 
 
 @st.composite

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import vwkit
 from vwkit.errors import VwkitError
 from vwkit.stream import Stream
-from vwkit.testing.data import cut, numbers
-from vwkit.testing.strategies import vectors
-from vwkit.testing.suite import Answer, VectorSuite, _takes_floats, examples
+from vwkit.testing.asking import Answer
+from vwkit.testing.checks import examples
+from vwkit.testing.comparing import same_form, same_numbers
+from vwkit.testing.data import Rows, cut
+from vwkit.testing.strategies import recipes
+from vwkit.testing.vector_suite import VectorSuite, takes_floats
 from vwkit.transform import Transform
 from vwkit.types import Array
 
@@ -55,69 +57,84 @@ class TransformTests(VectorSuite, suite=True):
     def _fit(self, backend: Any, data: Any) -> Any:
         return backend.fit(data)
 
-    def _use(self, fitted: Any, data: Any) -> Answer:
-        found = fitted.transform(data)
-        return (found.toarray() if isinstance(found, Stream) else found,)
-
     def _verify(self, fitted: Any, data: Array) -> None:
+        __tracebackhide__ = True
         rows = data[:20]
         found = self._transformed(fitted, rows)
         if type(self).reference is not None:
             self._compare_reference(found, data, rows)
 
     def _transformed(self, fitted: Any, rows: Array) -> Array:
+        __tracebackhide__ = True
         found: Array = fitted.transform(rows)
         assert isinstance(found, np.ndarray), f"an array is needed; got {type(found).__name__}"
-        assert found.ndim == 2
+        assert found.ndim == 2, f"{rows.shape} became {found.shape}, which is not (n, d')"
         assert len(found) == len(rows), f"{len(rows)} rows became {len(found)}"
-        assert found.dtype.kind in "fui"
-        assert np.isfinite(found).all(), "NaN or infinity in the result"
+        assert found.dtype.kind in "fui", f"numbers are needed; got {found.dtype}"
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        assert not len(bad), (
+            f"row {bad[0]}, which is {rows[bad[0]]}, became {found[bad[0]]}: NaN or infinity"
+        )
         return found
 
     def _compare_reference(self, found: Array, fitted_on: Array, rows: Array) -> None:
+        __tracebackhide__ = True
         make = type(self).reference
         if make is None:
             return
         wanted = np.asarray(make(fitted_on, rows), np.float64)
-        assert found.shape == wanted.shape
+        assert found.shape == wanted.shape, f"shape {found.shape}; the reference's {wanted.shape}"
         limit = self.reference_error * max(1.0, float(np.abs(wanted).max(initial=0)))
-        off = np.abs(found - wanted)
-        assert off.max(initial=0) <= limit, (
-            f"row {int(off.max(axis=1).argmax())} differs by {off.max()}"
-        )
+        same_numbers(found, wanted, limit, "not what `reference` gives")
 
     def _assert_same(self, first: Answer, second: Answer, exact: bool, why: str) -> None:
+        __tracebackhide__ = True
         one, other = first[0], second[0]
-        assert one.dtype == other.dtype
-        assert one.shape == other.shape
-        if exact:
-            assert np.array_equal(one, other), f"another result {why}"
-        else:
-            limit = 1e-5 * max(1.0, float(np.abs(one).max(initial=0)))
-            assert np.abs(one - other).max(initial=0) <= limit, f"another result {why}"
+        same_form(one, other, why)
+        limit = 0.0 if exact else 1e-5 * max(1.0, float(np.abs(one).max(initial=0)))
+        same_numbers(one, other, limit, f"another result {why}")
+
+    def _in_dtypes_of(self, expected: Answer, found: Answer) -> Answer:
+        # What is given as bytes may stay bytes.
+        return tuple(
+            after.astype(before.dtype) for before, after in zip(expected, found, strict=True)
+        )
 
     # Tests
 
-    @examples(12, drawn=vectors(rows=(21, 60)), seed=st.integers(0, 2**16 - 1))
-    def test_values(self, drawn: NDArray[np.float32], seed: int) -> None:
+    @examples(12, drawn=recipes(rows=(21, 60)), seed=st.integers(0, 2**16 - 1))
+    def test_values(self, drawn: Rows, seed: int) -> None:
         """Results are finite, one row for each row, and equal to `reference` where that is given.
 
         If this fails, check divisions by the length or the spread of zero or equal rows.
         """
         made = self._make()
-        data = self._fitting(made, drawn)
-        rows = self._fitting(made, numbers(seed, 12, drawn.shape[1], "zeros"))
+        data = self._fitting(made, drawn.make())
+        rows = self._fitting(made, self._numbers(seed, 12, drawn.dim, "zeros"))
         fitted = made.fit(data)
         self._transformed(fitted, data)
         found = self._transformed(fitted, rows)
         self._compare_reference(found, data, rows)
+
+    def test_far_from_the_origin(self) -> None:
+        """Rows far from 0 and near each other become what `reference` makes of them.
+
+        If this fails, check for a variance that is made as the difference of two large sums:
+        subtract the mean first, and sum in float64.
+        """
+        made = self._make()
+        if not takes_floats(made):
+            pytest.skip("it takes no floating-point vectors")
+        rows = self._far_away(6, self._count(), self._dim())
+        fitted = made.fit(rows)
+        self._compare_reference(self._transformed(fitted, rows), rows, rows)
 
     def _fitting(self, made: Any, drawn: NDArray[np.float32]) -> Array:
         step = self._step()
         columns = -(-drawn.shape[1] // step) * step
         times = -(-max(self.min_rows, len(drawn)) // len(drawn)), -(-columns // drawn.shape[1])
         drawn = np.ascontiguousarray(np.tile(drawn, times)[:, :columns])
-        return drawn if _takes_floats(made) else np.clip(np.abs(np.floor(drawn)), 0, 255)
+        return drawn if takes_floats(made) else np.clip(np.abs(np.floor(drawn)), 0, 255)
 
     def test_rows_do_not_depend_on_each_other(self) -> None:
         """A row alone becomes what it becomes among others.
@@ -152,10 +169,12 @@ class TransformTests(VectorSuite, suite=True):
         offsets = np.array([0, 5, 23])
         source = Stream(chunks, dim=rows.shape[1], dtype=rows.dtype, offsets=offsets, kind="thing")
         found = fitted.transform(source)
-        assert isinstance(found, Stream)
+        assert isinstance(found, Stream), f"a Stream is needed; got {type(found).__name__}"
         assert not passes, "the Stream was read before anybody asked for its rows"
-        assert found.dim == expected[0].shape[1]
-        assert found.dtype == expected[0].dtype
+        wide = expected[0].shape[1]
+        assert found.dim == wide, f"a Stream of {found.dim} columns; its rows have {wide}"
+        dtype = expected[0].dtype
+        assert found.dtype == dtype, f"a Stream of {found.dtype}; its rows are {dtype}"
         for _ in range(2):
             whole = np.concatenate(list(found))
             self._assert_same(expected, (whole,), fitted.deterministic, "from a Stream")
@@ -170,7 +189,8 @@ class TransformTests(VectorSuite, suite=True):
         fitted = self._ready()
         rows = self._rows(2, rows=9)
         width = fitted.transform(rows).shape[1]
-        assert fitted.transform(rows[:0]).shape == (0, width)
+        found = fitted.transform(rows[:0]).shape
+        assert found == (0, width), f"no rows became {found}, not {(0, width)}"
 
     def test_odd_data(self) -> None:
         """Equal rows, a single row and a single dimension give finite results or a clear error.
@@ -178,13 +198,13 @@ class TransformTests(VectorSuite, suite=True):
         If this fails, check for divisions by a spread of zero.
         """
         made = self._make()
-        kind = "normal" if _takes_floats(made) else "bytes"
+        kind = "normal" if takes_floats(made) else "bytes"
         step = self._step()
         tables = (
-            np.repeat(numbers(1, 1, self._dim(4), kind), self._count(30), axis=0),
+            np.repeat(self._numbers(1, 1, self._dim(4), kind), self._count(30), axis=0),
             np.zeros((self._count(30), self._dim(4)), np.float32),
-            numbers(1, 1, self._dim(4), kind),
-            numbers(1, self._count(30), step, kind),
+            self._numbers(1, 1, self._dim(4), kind),
+            self._numbers(1, self._count(30), step, kind),
         )
         for data in tables:
             try:
@@ -192,7 +212,7 @@ class TransformTests(VectorSuite, suite=True):
             except VwkitError:
                 continue
             self._transformed(fitted, data)
-            self._transformed(fitted, self._fitting(made, numbers(3, 5, data.shape[1], kind)))
+            self._transformed(fitted, self._fitting(made, self._numbers(3, 5, data.shape[1], kind)))
 
     def test_without_a_fit(self) -> None:
         """What learns nothing works at once and is the same after `fit`.
@@ -217,5 +237,5 @@ class TransformTests(VectorSuite, suite=True):
         source = cut(rows, [5])
         source.kind = "thing"
         found = self._ready().transform(source)
-        assert found.kind == f"thing+{self.backend.name}"
-        assert isinstance(found, vwkit.Stream)
+        wanted = f"thing+{self.backend.name}"
+        assert found.kind == wanted, f"kind is {found.kind!r}; {wanted!r} is needed"

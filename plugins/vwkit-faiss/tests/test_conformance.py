@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vwkit_faiss import Faiss
+from vwkit_faiss import OPQ, Faiss, FaissKMeans, FaissPQ, FaissSuperKMeans
 
-from vwkit.testing import IndexTests
+from vwkit.testing import ClustererTests, IndexTests, QuantizerTests
 
 
 class TestFlat(IndexTests):
@@ -29,3 +29,21 @@ class TestHalf(IndexTests):
     backend = Faiss
     params: ClassVar[dict[str, Any]] = {"factory": "SQfp16"}
     min_recall = 0.95
+
+
+class TestKMeans(ClustererTests):
+    backend = FaissKMeans
+
+
+class TestSuperKMeans(ClustererTests):
+    backend = FaissSuperKMeans
+
+
+class TestPQ(QuantizerTests):
+    backend = FaissPQ
+    params: ClassVar[dict[str, Any]] = {"m": 2, "ks": 16}
+
+
+class TestOPQ(QuantizerTests):
+    backend = OPQ
+    params: ClassVar[dict[str, Any]] = {"m": 2, "ks": 16}

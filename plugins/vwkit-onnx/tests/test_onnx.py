@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from vwkit_onnx import Onnx, resized
+from vwkit_onnx import Onnx
 
 import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError
@@ -45,47 +43,6 @@ def plainly(image: np.ndarray, size: int, crop: int, method: Any) -> np.ndarray:
     whole = np.asarray(PIL.Image.fromarray(image).resize((new[1], new[0]), method))
     top, left = round((new[0] - crop) / 2), round((new[1] - crop) / 2)
     return whole[top : top + crop, left : left + crop]
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(
-    st.integers(1, 90),
-    st.integers(1, 90),
-    st.sampled_from([(8, 8), (16, 14), (37, 24), (256, 224)]),
-    st.sampled_from(["bilinear", "bicubic"]),
-)
-def test_pixels_are_those_of_the_usual_way(
-    height: int, width: int, sizes: tuple[int, int], method: str
-) -> None:
-    image = picture(height, width)
-    size, crop = sizes
-    found = resized(image, (crop, crop), (size, size), False, method)
-    expected = plainly(image, size, crop, PIL.Image.Resampling[method.upper()])
-    assert found.shape == (crop, crop, 3)
-    assert (found == expected).all()
-
-
-def test_a_thin_picture_is_no_more_work() -> None:
-    row = picture(1, 60_000)
-    for image in (row, row.transpose(1, 0, 2).copy()):
-        # All of it would be 256 × 15 million pixels.
-        found = resized(image, (224, 224), (256, 256), False, "bilinear")
-        assert found.shape == (224, 224, 3)
-    # The same picture with long black ends: but for rounding, the same middle.
-    wide = picture(2, 300)
-    whole = plainly(wide, 256, 224, PIL.Image.Resampling.BILINEAR)
-    longer = np.pad(wide, ((0, 0), (30_000, 30_000), (0, 0)))
-    found = resized(longer, (224, 224), (256, 256), False, "bilinear")
-    assert np.abs(found.astype(int) - whole.astype(int)).max() <= 1
-
-
-def test_a_picture_may_be_squashed_or_not_square() -> None:
-    image = np.zeros((50, 100, 3), np.uint8)
-    image[:, 90:] = 255
-    assert resized(image, (20, 20), (20, 20), True, "nearest")[:, 18:].min() == 255
-    assert resized(image, (20, 20), (20, 20), False, "nearest").max() == 0
-    assert resized(image, (30, 10), (36, 12), False, "bilinear").shape == (30, 10, 3)
-    assert resized(image, (10, 90), (10, 90), False, "bilinear").shape == (10, 90, 3)
 
 
 PRESETS = {

@@ -24,7 +24,7 @@ from vwkit.metrics import normalised
 from vwkit.stream import Stream
 from vwkit.types import Array
 
-__all__ = ["Faiss", "vwkit_backends"]
+__all__ = ["Faiss"]
 
 _log = logging.getLogger("vwkit")
 
@@ -481,6 +481,10 @@ def _trainers(faiss: Any, index: Any, parts: list[Any], seed: int) -> Iterator[i
                 # Below 39 points a centroid FAISS prints; the caller logs instead.
                 clustering.min_points_per_centroid = 1
             needed = max(needed, getattr(owner, "ksub", 1))
+        if hasattr(part, "do_polysemous_training"):
+            # It takes nine tenths of a PQ's training and renumbers the centroids, for a kind of
+            # search that no parameter of ours asks for; answers are the same.
+            part.do_polysemous_training = False
         if isinstance(part, faiss.IndexPreTransform):
             for place in range(part.chain.size()):
                 rotation = faiss.downcast_VectorTransform(part.chain.at(place))
@@ -549,9 +553,3 @@ class _Gate:
 def _blocks(vectors: Any, rows: int) -> Iterator[Array]:
     stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
     return iter(stream.rechunk(rows))
-
-
-@vwkit.hookimpl
-def vwkit_backends() -> list[type[Any]]:
-    """Bring `faiss`."""
-    return [Faiss]

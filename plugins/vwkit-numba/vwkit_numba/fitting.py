@@ -1,0 +1,361 @@
+"""One running fit of graph k-means."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import vwkit
+from vwkit.clusterer import warn_few_distinct
+from vwkit.errors import DataError, ShapeError
+from vwkit.hashing import sample_rows
+from vwkit.jobs import job
+from vwkit.stream import Stream
+from vwkit.types import Array
+from vwkit_numba import kernels
+from vwkit_numba.coarse import group_centers
+from vwkit_numba.graph import Graph, build, renew
+from vwkit_numba.passes import Frame, Passes, Totals, inner
+from vwkit_numba.predicting import walk
+from vwkit_numba.start import start
+
+if TYPE_CHECKING:
+    from vwkit_numba.graph_kmeans import GraphKMeans
+
+__all__ = ["Fit", "frame_of"]
+
+_MAPPED = 1 << 30
+_SAMPLE = 1 << 16
+# The share of a cluster's error that a split of it saves, as measured on SIFT.
+_GAIN = 0.1
+_SPLIT = 0.3  # how far the two halves start from each other, as a share of center to drawn row
+_REPAIRS = 20
+_NO_PAIRS = np.zeros((0, 2), np.int64)
+
+
+class Fit:
+    """The data, the running state, and what becomes the result."""
+
+    def __init__(
+        self, params: GraphKMeans, stream: Stream, weights: NDArray[np.float64] | None
+    ) -> None:
+        self.params = params
+        self.job = job()
+        self.rows, self.k = stream.count(), params.k
+        frame = frame_of(stream, params.spherical, weights)
+        self.passes = Passes(stream, _moderate(weights), frame, self.job, params.seed)
+        self.labels = _room(self.rows, np.int32)
+        self.gaps = _room(self.rows, np.float32)
+        self.totals = Totals.zeros(self.k, stream.dim)
+        self.objective: list[float] = []
+        self.changed: list[int] = []
+        self.moved: list[int] = []
+        self.pairs = _NO_PAIRS
+        self.graph = Graph(np.zeros((0, 4), np.int32), np.zeros((0, 3), np.int32))
+
+    def run(self) -> None:
+        """Fit, and set the backend's attributes."""
+        try:
+            self._run()
+        finally:
+            self.passes.close()
+
+    def _run(self) -> None:
+        saved = self.job.resume()
+        if saved is not None and self._fits(saved[1]):
+            step = self._take_up(*saved)
+        else:
+            self._begin()
+            step = 0
+        while step < self.params.iterations and not self._converged(step):
+            self._update(relocate=self._relocating(step))
+            self._assign()
+            step += 1
+            self._told(step)
+            self.job.checkpoint(step, self._state())
+        self._repair()
+        self._hand_over()
+
+    # Steps
+
+    def _begin(self) -> None:
+        passes, init = self.passes, self.params.init
+        if init is None:
+            self.centers, _ = start(passes, self.k, self.labels, self.gaps)
+        else:
+            self.centers = passes.frame.placed(_given_centers(init, self.k, passes.stream.dim))
+        moved, half = inner(self.centers, passes.frame)
+        coarse = group_centers(moved[:-1], self.job, self.params.seed)
+        self.graph = build(passes, moved, half, coarse, self._neighbours)
+        if init is not None:
+            walk(passes, moved, half, coarse, self.graph, self.labels, self.gaps)
+        self.ready = moved, half
+        self._assign()
+
+    @property
+    def _neighbours(self) -> int:
+        return -(-self.params.neighbours // 4) * 4
+
+    def _assign(self) -> None:
+        """Label all rows by their centers' neighbours, and add them up."""
+        moved, half = self.ready
+        changed = self.passes.assign(
+            self.labels,
+            self.k,
+            self.graph.as_lists(),
+            moved,
+            half,
+            self.labels,
+            self.gaps,
+        )
+        self.changed.append(changed)
+        self._accumulate()
+        self.objective.append(self.passes.objective(self.totals))
+
+    def _accumulate(self) -> None:
+        every = np.ones(self.k, np.bool_)
+        draw = len(self.objective)  # another draw of far rows each time
+        self.passes.accumulate(self.labels, self.ready[0], self.gaps, self.totals, every, draw)
+
+    def _update(self, *, relocate: bool) -> None:
+        """Move the centers to their means, some of them elsewhere, and renew the graph."""
+        passes = self.passes
+        self.centers = passes.means(self.totals, self.centers)
+        self.pairs = self._pairs(relocate)
+        if len(self.pairs):
+            self._move(self.pairs)
+        self.moved.append(len(self.pairs))
+        moved, half = inner(self.centers, passes.frame)
+        self.ready = moved, half
+        self.graph = renew(passes, self.graph, moved, half, self.pairs)
+
+    def _pairs(self, relocate: bool) -> NDArray[np.int64]:
+        totals = self.totals.totals
+        empty = np.flatnonzero(totals[:, 0] == 0)
+        most = max(len(empty), int(self.params.relocate * self.k) if relocate else 0)
+        if most == 0:
+            return _NO_PAIRS
+        cost = np.where(totals[:, 0] == 0, -1, totals[:, 3])
+        donors = np.argsort(cost, kind="stable")[:most]
+        error = np.where(self.totals.far_rows >= 0, totals[:, 2], 0)
+        victims = np.argsort(-error, kind="stable")[:most]
+        found: NDArray[np.int64] = kernels.pair_donors(
+            totals, self.graph.near, donors, victims, _GAIN, 1
+        )
+        return found
+
+    def _move(self, pairs: NDArray[np.int64]) -> None:
+        """Put each donor beside its victim; the donor's rows go to its neighbour."""
+        donors, victims = pairs[:, 0], pairs[:, 1]
+        rows = self.totals.far_rows[victims]
+        ascending = np.argsort(rows, kind="stable")
+        far = np.empty((len(rows), self.passes.stream.dim), np.float32)
+        far[ascending] = self.passes.stream.take(rows[ascending])
+        far = self.passes.frame.placed(far)
+        old = self.centers[victims]
+        apart = (far - old) * np.float32(_SPLIT)
+        self.centers[donors] = self.passes.frame.placed(old + apart)
+        self.centers[victims] = self.passes.frame.placed(old - apart)
+        to = np.arange(self.k, dtype=np.int32)
+        to[donors] = self.graph.near[donors, 0]
+        np.take(to, self.labels, out=self.labels)
+
+    def _relocating(self, step: int) -> bool:
+        return self.params.relocate > 0 and step < self.params.iterations // 2
+
+    def _converged(self, step: int) -> bool:
+        if step < 2 or self._relocating(step) or self.moved[-1]:
+            return False
+        if self.changed[-1] == 0:
+            return True
+        before, now = self.objective[-2:]
+        return before - now < self.params.tolerance * before
+
+    # The end
+
+    def _repair(self) -> None:
+        """Fill clusters that are empty after the last assignment."""
+        for _ in range(_REPAIRS):
+            if (self.totals.totals[:, 0] > 0).all():
+                return
+            self._fill()
+            self._assign()
+        if (self.totals.totals[:, 0] > 0).all():
+            return
+        self._exactly()
+
+    def _fill(self) -> None:
+        """Put empty centers right onto far rows; other centers stay where the rows were labelled."""
+        pairs = self._pairs(False)
+        if len(pairs):
+            rows = self.totals.far_rows[pairs[:, 1]]
+            ascending = np.argsort(rows, kind="stable")
+            spare = np.empty((len(rows), self.passes.stream.dim), np.float32)
+            spare[ascending] = self.passes.stream.take(rows[ascending])
+            self.centers[pairs[:, 0]] = self.passes.frame.placed(spare)
+        self.ready = inner(self.centers, self.passes.frame)
+        self.graph = renew(self.passes, self.graph, *self.ready, pairs)
+
+    def _exactly(self) -> None:
+        """Leave data with hardly k distinct rows to exact k-means, which counts them."""
+        stream, weights = self.passes.stream, self.passes.weights
+        if self.passes.frame.unit:
+            self._surplus()
+            return
+        lloyd: Any = vwkit.create(
+            "clusterer",
+            "lloyd",
+            k=self.k,
+            init=self.centers,
+            iterations=5,
+            seed=self.params.seed,
+        )
+        lloyd._fit(stream, weights)
+        self.centers, self.labels = lloyd.centers, lloyd.labels
+        self.objective[-1] = lloyd.objective[-1]
+        self.ready = inner(self.centers, self.passes.frame)
+
+    def _surplus(self) -> None:
+        """Put words that stay empty last, as copies of the last used one."""
+        full = np.flatnonzero(self.totals.totals[:, 0] > 0)
+        order = np.concatenate([full, np.flatnonzero(self.totals.totals[:, 0] == 0)])
+        place = np.empty(self.k, np.int32)
+        place[order] = np.arange(self.k, dtype=np.int32)
+        self.centers = self.centers[order]
+        self.centers[len(full) :] = self.centers[len(full) - 1]
+        self.labels = np.minimum(place[self.labels], len(full) - 1).astype(np.int32)
+        self.ready = inner(self.centers, self.passes.frame)
+        warn_few_distinct(len(full), self.k)
+
+    def _hand_over(self) -> None:
+        params, frame = self.params, self.passes.frame
+        moved, half = self.ready
+        coarse = group_centers(moved[:-1], self.job, params.seed)
+        graph = build(self.passes, moved, half, coarse, self._neighbours)
+        state: dict[str, Any] = {
+            "centers": self.centers,
+            "labels": self.labels,
+            "objective": self.objective,
+            "changed": self.changed,
+            "moved": self.moved,
+            "_shift": frame.shift,
+            "_scale": frame.scale,
+            "_lists": graph.lists,
+            "_coarse": coarse.centers,
+            "_members": coarse.members,
+            "_starts": coarse.starts,
+            "_ready": self.ready,
+        }
+        for name, value in state.items():
+            setattr(params, name, value)
+
+    # Progress and checkpoints
+
+    def _told(self, step: int) -> None:
+        self.job.progress(
+            step * self.rows,
+            self.params.iterations * self.rows,
+            "rows",
+            iteration=float(step),
+            objective=self.objective[-1],
+        )
+
+    def _state(self) -> dict[str, Array]:
+        return {
+            "centers": self.centers,
+            "labels": self.labels,
+            "gaps": self.gaps,
+            "lists": self.graph.lists,
+            "near": self.graph.near,
+            "objective": np.array(self.objective),
+            "changed": np.array(self.changed, np.int64),
+            "moved": np.array(self.moved, np.int64),
+        }
+
+    def _fits(self, saved: dict[str, Array]) -> bool:
+        shapes = {name: array.shape for name, array in saved.items()}
+        return (
+            shapes.keys()
+            == {
+                "centers",
+                "labels",
+                "gaps",
+                "lists",
+                "near",
+                "objective",
+                "changed",
+                "moved",
+            }
+            and shapes["centers"] == (self.k, self.passes.stream.dim)
+            and shapes["labels"] == (self.rows,)
+        )
+
+    def _take_up(self, step: int, saved: dict[str, Array]) -> int:
+        """Go on behind a checkpoint: what is not kept is computed again."""
+        self.centers = saved["centers"]
+        self.labels[:], self.gaps[:] = saved["labels"], saved["gaps"]
+        self.graph = Graph(saved["lists"], saved["near"])
+        self.objective = [float(value) for value in saved["objective"]]
+        self.changed = [int(value) for value in saved["changed"]]
+        self.moved = [int(value) for value in saved["moved"]]
+        self.ready = inner(self.centers, self.passes.frame)
+        last = self.objective.pop()
+        self._accumulate()
+        self.objective.append(last)
+        return step
+
+
+def frame_of(stream: Stream, spherical: bool, weights: NDArray[np.float64] | None) -> Frame:
+    """Choose inner coordinates: about the mean of a sample, all entries at most 1 in size."""
+    dim = stream.dim
+    if spherical:
+        return Frame(np.zeros(dim, np.float32), 1.0, True)
+    if stream.dtype == np.uint8:
+        sample = stream.take(sample_rows(stream.count(), _SAMPLE, 0))
+        # Whole numbers, so that nothing is rounded.
+        return Frame(np.rint(sample.mean(axis=0)).astype(np.float32), 2.0**-8, False)
+    low = np.full(dim, np.inf, np.float32)
+    high = np.full(dim, -np.inf, np.float32)
+    for chunk in stream:
+        np.minimum(low, chunk.min(axis=0), out=low)
+        np.maximum(high, chunk.max(axis=0), out=high)
+    middle = (low / 2 + high / 2).astype(np.float32)
+    widest = float(
+        np.maximum(high.astype(np.float64) - middle, middle - low.astype(np.float64)).max()
+    )
+    exponent = math.frexp(widest)[1] if widest > 0 else 0
+    return Frame(middle, 2.0 ** -max(-126, min(126, exponent)), False)
+
+
+def _moderate(weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+    """Bring weights to at most 1 by a power of two; only their proportions count."""
+    if weights is None:
+        return None
+    return np.ldexp(weights, -math.frexp(float(weights.max()))[1])
+
+
+def _room(rows: int, dtype: Any) -> NDArray[Any]:
+    """Return zeros: in memory, above 1 GiB in a file that vanishes with the array."""
+    if rows * np.dtype(dtype).itemsize <= _MAPPED:
+        return np.zeros(rows, dtype)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype, "w+", shape=(rows,))
+
+
+def _given_centers(init: Path | Array, k: int, dim: int) -> NDArray[np.float32]:
+    if isinstance(init, Path):
+        try:
+            init = np.load(init, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
+    array = np.array(init, np.float32, order="C")
+    if array.shape != (k, dim):
+        raise ShapeError(f"init: centers of shape ({k}, {dim}) are needed; got {array.shape}")
+    if not np.isfinite(array).all():
+        raise DataError("init: the given centers hold NaN or infinity")
+    return array

@@ -1,0 +1,124 @@
+"""K-means over the graph of its centers: the cost of a pass does not grow with k.
+
+Each row is compared with its center's neighbours only (Deng and Zhao 2017, "Fast k-means based on
+k-NN graph"; Agustsson, Timofte, Van Gool 2017, "k2-means for fast and accurate large scale
+clustering"); centers that are worth little move into clusters that are worth splitting (related:
+Fritzke 2020, "The k-means-u* algorithm: non-local jumps and greedy retries improve k-means++
+clustering").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import annotated_types
+import numpy as np
+from numpy.typing import NDArray
+
+import vwkit
+from vwkit.stream import Stream
+from vwkit.types import Array
+
+__all__ = ["GraphKMeans"]
+
+
+@vwkit.backend("graph-kmeans")
+class GraphKMeans(vwkit.Clusterer):
+    """K-means for large k: rows are compared with the neighbours of their center alone.
+
+    The same seed gives the same bytes for any number of threads and any chunk size: sums are exact,
+    and what a row is compared with depends on the row and the centers alone.
+
+    Attributes
+    ----------
+    centers : (k, d) float32
+    labels : (n,) int32
+    objective : list of float
+        Mean squared distance (spherical: mean 1 − cos) at each iteration's assignment; the last is
+        of `centers`.
+    changed : list of int
+        Labels that each assignment changed.
+    moved : list of int
+        Centers that were moved into other clusters before each iteration.
+
+    Examples
+    --------
+    >>> import numpy as np, vwkit
+    >>> rows = np.random.default_rng(0).integers(0, 255, (2000, 16)).astype(np.uint8)
+    >>> words = vwkit.create("clusterer", "graph-kmeans", k=100).fit(rows)
+    >>> words.centers.shape, len(np.unique(words.labels))
+    ((100, 16), 100)
+    """
+
+    library = "numba"
+    requires = ("numba",)
+    license = "BSD-2-Clause"
+    choose = "vocabularies of a thousand words and more: minutes where others take hours."
+    streams = True
+    dtypes = ("uint8", "float32")
+    supports_weights = True
+    deterministic = True
+    label_agreement = 0.9
+
+    k: vwkit.Positive = vwkit.Field(doc="Number of clusters.")
+    iterations: vwkit.Positive = vwkit.Field(
+        default=25, doc="At most this many updates of the centers."
+    )
+    tolerance: Annotated[float, annotated_types.Ge(0)] = vwkit.Field(
+        default=1e-4,
+        doc="Stop when the objective improves by less than this share of itself.",
+    )
+    neighbours: Annotated[int, annotated_types.Ge(4)] = vwkit.Field(
+        default=64,
+        doc="Centers that a row is compared with: its own and the nearest to that.",
+    )
+    relocate: Annotated[float, annotated_types.Ge(0), annotated_types.Le(0.5)] = vwkit.Field(
+        default=0.1,
+        doc="Share of the centers that may move into other clusters, in the first iterations.",
+    )
+    spherical: bool = vwkit.Field(
+        default=False,
+        doc="Cluster by cosine: rows and centers are divided by their lengths.",
+    )
+    init: Path | np.ndarray[Any, Any] | None = vwkit.Field(
+        default=None, doc="Centers to start from, an array or a .npy file."
+    )
+
+    # What `predict` needs besides the centers: their coordinates, graph and groups.
+    _shift: NDArray[np.float32]
+    _scale: float
+    _lists: NDArray[np.int32]
+    _coarse: NDArray[np.float32]
+    _members: NDArray[np.int32]
+    _starts: NDArray[np.int64]
+    _ready: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def _fit(self, data: Any, weights: NDArray[np.float64] | None) -> None:
+        from vwkit_numba.fitting import Fit
+
+        stream = data if isinstance(data, Stream) else Stream.from_array(data)
+        Fit(self, stream, weights).run()
+
+    @property
+    def metric(self) -> str:
+        """``cosine`` if spherical, else ``l2``."""
+        return "cosine" if self.spherical else "l2"
+
+    def _predict(self, data: Any) -> NDArray[np.int32]:
+        from vwkit_numba.predicting import predict
+
+        return predict(self, data)
+
+    def _state(self) -> dict[str, Array]:
+        ready = self.__dict__.pop("_ready", None)  # made again from the centers
+        try:
+            return super()._state()
+        finally:
+            if ready is not None:
+                self._ready = ready
+
+    def _restore(self, state: dict[str, Array]) -> None:
+        super()._restore(state)
+        self.changed = [int(value) for value in state["changed"]]
+        self.moved = [int(value) for value in state["moved"]]

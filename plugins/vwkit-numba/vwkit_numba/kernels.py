@@ -1,0 +1,459 @@
+"""The compiled kernels of graph k-means.
+
+Vectors are compared in *inner coordinates*: x' = (x − shift)·scale, with a power of two as the scale,
+so that float32 neither overflows nor cancels; zeros fill the dimensions up to a multiple of 16.
+Whatever is added up over rows is added in int64 fixed point: the sums do not depend on the order,
+hence not on threads or blocks.
+
+Importing this module imports numba. Every function is compiled when it is first called and kept in
+numba's cache on disk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from vwkit_numba.lanes import (
+    dots_4,
+    dots_16,
+    nearest_4,
+    prefetch,
+    squared_distance,
+)
+
+__all__ = [
+    "FAR",
+    "accumulate",
+    "assign",
+    "group_rows",
+    "means",
+    "nearest_of_many",
+    "pair_donors",
+    "refresh",
+    "segments",
+]
+
+_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+#: ‖c‖²/2 of the entry that fills a list up: no vector is near it.
+FAR = np.float32(1e37)
+_BATCH = 64
+_SEGMENT = 2048
+_AHEAD = 12  # rows that are asked of the memory before they are needed
+
+
+@_compiled
+def group_rows(labels: Any, k: int, order: Any, starts: Any) -> None:
+    """Sort row numbers by label; rows of a label stay in order. Labels below 0 are left out."""
+    starts[:] = 0
+    for label in labels:
+        if label >= 0:
+            starts[label + 1] += 1
+    for c in range(k):
+        starts[c + 1] += starts[c]
+    place = starts[:-1].copy()
+    for i in range(len(labels)):
+        label = labels[i]
+        if label >= 0:
+            order[place[label]] = i
+            place[label] += 1
+
+
+@_compiled
+def segments(starts: Any, active: Any) -> Any:
+    """Cut the rows of the active groups into pieces: (pieces, 3) of first row, last row, group."""
+    count = 0
+    for c in range(len(starts) - 1):
+        if active[c]:
+            count += (starts[c + 1] - starts[c] + _SEGMENT - 1) // _SEGMENT
+    found = np.empty((count, 3), np.int64)
+    count = 0
+    for c in range(len(starts) - 1):
+        if active[c]:
+            for first in range(starts[c], starts[c + 1], _SEGMENT):
+                found[count, 0] = first
+                found[count, 1] = min(starts[c + 1], first + _SEGMENT)
+                found[count, 2] = c
+                count += 1
+    return found
+
+
+@_compiled
+def _load(x: Any, row: int, shift: Any, scale: Any, unit: bool, out: Any) -> bool:
+    """Bring one row into inner coordinates; tell whether it has a direction, if that counts."""
+    for t in range(x.shape[1]):
+        out[t] = (np.float32(x[row, t]) - shift[t]) * scale
+    if unit:
+        length = 0.0
+        for t in range(x.shape[1]):
+            length += np.float64(out[t]) * np.float64(out[t])
+        if length == 0:
+            return False
+        factor = 1 / np.sqrt(length)
+        for t in range(x.shape[1]):
+            out[t] = np.float32(out[t] * factor)
+    return True
+
+
+@_compiled
+def assign(
+    x: Any,
+    shift: Any,
+    scale: Any,
+    unit: bool,
+    order: Any,
+    pieces: Any,
+    first: int,
+    last: int,
+    lists: Any,
+    list_starts: Any,
+    centers: Any,
+    half: Any,
+    labels: Any,
+    gaps: Any,
+) -> int:
+    """Give each row the nearest center of its group's list, and the gap to the second nearest.
+
+    Parameters
+    ----------
+    x : (n, d) rows; shift : (d,); scale : float32; unit : whether rows are divided by their length
+    order : row numbers by group; pieces : from `segments`; first, last : which pieces
+    lists, list_starts : center numbers of each group, in multiples of four
+    centers : (k + 1, D) in inner coordinates; half : (k + 1,) ‖c‖²/2, the last one `FAR`
+    labels : (n,) int32 and gaps : (n,) float32, written
+
+    Returns
+    -------
+    int
+        How many labels changed.
+    """
+    wide = centers.shape[1]
+    blocks = wide // 16
+    scratch = np.zeros((_BATCH, wide), np.float32)
+    found = np.empty(48, np.float32)
+    where = found.view(np.int32)
+    changed = 0
+    for piece in range(first, last):
+        group = pieces[piece, 2]
+        begin, count = list_starts[group], list_starts[group + 1] - list_starts[group]
+        for start in range(pieces[piece, 0], pieces[piece, 1], _BATCH):
+            stop = min(pieces[piece, 1], start + _BATCH)
+            for i in range(start, stop):
+                prefetch(x, order[min(i + _AHEAD, len(order) - 1)])
+                _load(x, order[i], shift, scale, unit, scratch[i - start])
+            for i in range(start, stop, 4):
+                nearest_4(scratch, i - start, blocks, centers, half, lists, begin, count, found)
+                for q in range(min(4, stop - i)):
+                    best, second, label = found[4 * q], FAR, where[16 + 4 * q]
+                    for j in range(1, 4):
+                        value, other = found[4 * q + j], where[16 + 4 * q + j]
+                        if value < best or (value == best and other < label):
+                            second = best
+                            best, label = value, other
+                        elif value < second:
+                            second = value
+                    for j in range(4):
+                        second = min(second, found[32 + 4 * q + j])
+                    row = order[i + q]
+                    if labels[row] != label:
+                        labels[row] = label
+                        changed += 1
+                    gaps[row] = 2 * (second - best)
+    return changed
+
+
+@_compiled
+def _uniform(seed: Any, row: int) -> float:
+    """One number in (0, 1] for each row (SplitMix64; Steele, Lea, Flood 2014)."""
+    z = np.uint64(row + 1) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z = z ^ (z >> np.uint64(31))
+    return (np.float64(z >> np.uint64(11)) + 1.0) * 2.0**-53
+
+
+@_compiled
+def accumulate(
+    x: Any,
+    shift: Any,
+    scale: Any,
+    unit: bool,
+    weights: Any,
+    order: Any,
+    starts: Any,
+    first: int,
+    last: int,
+    active: Any,
+    centers: Any,
+    gaps: Any,
+    row_offset: int,
+    seed: Any,
+    scales: Any,
+    sums: Any,
+    totals: Any,
+    far_keys: Any,
+    far_rows: Any,
+) -> None:
+    """Add up the rows of the groups `first` to `last`: vectors, weight, distances, gaps.
+
+    Parameters
+    ----------
+    weights : (n,) float64, empty for all ones
+    scales : (3,) float64: units per 1 of a vector's entry, of a weight, of a distance
+    sums : (k, d) int64, added to
+    totals : (k, 4) int64, added to: weight, rows, weighted distances, weighted gaps
+    far_keys, far_rows : (k,) the row that was drawn in proportion to its distance, roughly
+    """
+    dim, wide = x.shape[1], centers.shape[1]
+    row_values = np.zeros(wide, np.float32)
+    per_value, per_weight, per_distance = scales[0], scales[1], scales[2]
+    most = np.float32(8 * wide)
+    weighted = len(weights) > 0
+    held = np.empty(dim, np.int64)
+    for c in range(first, last):
+        if not active[c] or starts[c] == starts[c + 1]:
+            continue
+        held[:] = 0
+        aimed = not unit
+        for t in range(dim):
+            aimed = aimed or centers[c, t] != 0
+        for i in range(starts[c], starts[c + 1]):
+            row = order[i]
+            prefetch(x, order[min(i + _AHEAD, len(order) - 1)])
+            directed = _load(x, row, shift, scale, unit, row_values)
+            distance = squared_distance(row_values, wide // 16, centers, c)
+            if not (directed and aimed):
+                distance = np.float32(2)  # 1 − cos is 1 where there is no direction
+            weight = weights[row] if weighted else 1.0
+            factor = weight * per_value
+            for t in range(dim):
+                held[t] += np.int64(row_values[t] * factor)
+            totals[c, 0] += np.int64(np.rint(weight * per_weight))
+            totals[c, 1] += 1
+            totals[c, 2] += np.int64(np.rint(weight * distance * per_distance))
+            totals[c, 3] += np.int64(np.rint(weight * min(gaps[row], most) * per_distance))
+            key = weight * distance * _uniform(seed, row_offset + row)
+            if key > far_keys[c] and directed:
+                far_keys[c] = key
+                far_rows[c] = row_offset + row
+        for t in range(dim):
+            sums[c, t] += held[t]
+
+
+@_compiled
+def means(
+    sums: Any,
+    totals: Any,
+    scales: Any,
+    shift: Any,
+    scale: float,
+    unit: bool,
+    centers: Any,
+) -> None:
+    """Set each center that has weight to the mean of its rows, in the data's coordinates."""
+    ratio = scales[1] / scales[0]
+    for c in range(len(sums)):
+        if totals[c, 0] > 0:
+            length = 1.0
+            if unit:
+                length = 0.0
+                for t in range(sums.shape[1]):
+                    mean = np.float64(sums[c, t]) / np.float64(totals[c, 0]) * ratio
+                    length += mean * mean
+                if length < 1e-12:  # directions that cancel: the center keeps its own
+                    continue
+                length = np.sqrt(length)
+            for t in range(sums.shape[1]):
+                mean = np.float64(sums[c, t]) / np.float64(totals[c, 0]) * ratio
+                centers[c, t] = np.float32(mean / length / scale + shift[t])
+
+
+@_compiled
+def _keep_smallest(values: Any, numbers: Any, count: int, heap: Any, kept: Any) -> int:
+    """Keep the `len(heap)` smallest values with their numbers, in any order; return how many."""
+    held = 0
+    room = len(heap)
+    for j in range(count):
+        value, number = values[j], numbers[j]
+        if held < room:
+            at = held
+            held += 1
+            while at > 0 and heap[(at - 1) // 2] < value:
+                heap[at], kept[at] = heap[(at - 1) // 2], kept[(at - 1) // 2]
+                at = (at - 1) // 2
+            heap[at], kept[at] = value, number
+        elif value < heap[0]:
+            at = 0
+            while True:
+                child = 2 * at + 1
+                if child >= held:
+                    break
+                if child + 1 < held and heap[child + 1] > heap[child]:
+                    child += 1
+                if heap[child] <= value:
+                    break
+                heap[at], kept[at] = heap[child], kept[child]
+                at = child
+            heap[at], kept[at] = value, number
+    return held
+
+
+@_compiled
+def _write_list(
+    own: int, heap: Any, kept: Any, held: int, sentinel: int, line: Any, near: Any
+) -> None:
+    """Write a center's list, by number, and its nearest few, by distance."""
+    for j in range(len(near)):
+        near[j] = own
+    taken = np.zeros(held, np.bool_)
+    for j in range(min(len(near), held)):
+        best = -1
+        for i in range(held):
+            if not taken[i] and (
+                best < 0 or heap[i] < heap[best] or (heap[i] == heap[best] and kept[i] < kept[best])
+            ):
+                best = i
+        taken[best] = True
+        near[j] = kept[best]
+    line[0] = own
+    line[1 : held + 1] = kept[:held]
+    line[held + 1 :] = sentinel
+    line[: held + 1].sort()
+
+
+@_compiled
+def nearest_of_many(
+    centers: Any, half: Any, members: Any, candidates: Any, graph: Any, near: Any
+) -> None:
+    """Write the lists of some centers: themselves and the nearest among many candidates."""
+    wide = centers.shape[1]
+    sentinel = len(half) - 1
+    count = len(candidates)
+    padded = (count + 3) // 4 * 4
+    block = np.zeros((padded, wide), np.float32)
+    offsets = np.full(padded, FAR, np.float32)
+    for j in range(count):
+        block[j] = centers[candidates[j]]
+        offsets[j] = half[candidates[j]]
+    own = np.zeros((4, wide), np.float32)
+    products = np.empty(16, np.float32)
+    values = np.empty((4, padded), np.float32)
+    heap = np.empty(graph.shape[1] - 1, np.float32)
+    kept = np.empty(graph.shape[1] - 1, np.int32)
+    for start in range(0, len(members), 4):
+        stop = min(len(members), start + 4)
+        for i in range(start, stop):
+            own[i - start] = centers[members[i]]
+        for j in range(0, padded, 4):
+            dots_4(own, wide // 16, block, j, products)
+            for q in range(4):
+                for t in range(4):
+                    values[q, j + t] = offsets[j + t] - products[4 * q + t]
+        for i in range(start, stop):
+            line = values[i - start]
+            for j in range(count):
+                if candidates[j] == members[i]:
+                    line[j] = FAR
+            held = _keep_smallest(line, candidates, count, heap, kept)
+            # The center itself was only put last; it is written first anyway.
+            m = 0
+            for j in range(held):
+                if kept[j] != members[i]:
+                    heap[m], kept[m] = heap[j], kept[j]
+                    m += 1
+            _write_list(members[i], heap, kept, m, sentinel, graph[members[i]], near[members[i]])
+
+
+@_compiled
+def refresh(
+    centers: Any,
+    half: Any,
+    graph: Any,
+    near: Any,
+    source: Any,
+    twin: Any,
+    first: int,
+    last: int,
+    new_graph: Any,
+    new_near: Any,
+) -> None:
+    """Renew the lists of the centers `first` to `last` from their own and their nearest's lists.
+
+    Parameters
+    ----------
+    source : (k,) whose old list is taken as a center's own: its own number, or for one that was
+        moved elsewhere that of the center it was moved to
+    twin : (k,) the center that was moved beside this one, else −1
+    """
+    k, wide = len(graph), centers.shape[1]
+    room = (graph.shape[1] * (near.shape[1] + 1)) * 2 + 32
+    candidates = np.empty(room, np.int32)
+    values = np.empty(room, np.float32)
+    seen = np.full(k, -1, np.int32)
+    heap = np.empty(graph.shape[1] - 1, np.float32)
+    kept = np.empty(graph.shape[1] - 1, np.int32)
+    for c in range(first, last):
+        count = 0
+        seen[c] = c
+        for step in range(near.shape[1] + 1):
+            other = source[c] if step == 0 else near[source[c], step - 1]
+            for j in range(graph.shape[1]):
+                number = graph[other, j]
+                while 0 <= number < k:
+                    if seen[number] != c:
+                        seen[number] = c
+                        candidates[count] = number
+                        count += 1
+                    number = twin[number]
+                    if number >= 0 and seen[number] == c:
+                        break
+        for j in range(count, count + 16):
+            candidates[j] = c
+        for j in range(0, count, 16):
+            dots_16(centers, c, wide // 16, candidates, j, values)
+        for j in range(count):
+            values[j] = half[candidates[j]] - values[j]
+        held = _keep_smallest(values, candidates, count, heap, kept)
+        _write_list(c, heap, kept, held, len(half) - 1, new_graph[c], new_near[c])
+
+
+@_compiled
+def pair_donors(totals: Any, near: Any, donors: Any, victims: Any, gain: float, least: Any) -> Any:
+    """Pair centers that are worth little with clusters that are worth splitting.
+
+    Parameters
+    ----------
+    totals : (k, 4) from `accumulate`
+    donors, victims : center numbers, the cheapest and the worst first
+    gain : the share of a cluster's error that a split saves
+    least : the smallest error of a cluster that can be split
+
+    Returns
+    -------
+    (pairs, 2) int64
+    """
+    used = np.zeros(len(totals), np.bool_)
+    pairs = np.empty((min(len(donors), len(victims)), 2), np.int64)
+    count = at = 0
+    for donor in donors:
+        while at < len(victims) and used[victims[at]]:
+            at += 1
+        if at >= len(victims):
+            break
+        victim = victims[at]
+        empty = totals[donor, 0] == 0
+        if totals[victim, 2] < least or (
+            not empty and totals[donor, 3] >= gain * totals[victim, 2]
+        ):
+            break
+        # The rows of a donor go to its neighbour: not both may leave.
+        if used[donor] or (not empty and used[near[donor, 0]]):
+            continue
+        used[donor] = used[victim] = True
+        if not empty:
+            used[near[donor, 0]] = True
+        pairs[count, 0], pairs[count, 1] = donor, victim
+        count += 1
+    return pairs[:count]

@@ -1,0 +1,155 @@
+"""Where graph k-means starts: two levels of small clusterings, cheap for any n and k.
+
+The rows are split into about √k groups; each group gets centers in proportion to its rows, drawn
+from them, and a few rounds of k-means of its own. A row is compared with 2·√k centers, not with k.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vwkit.hashing import row_hash, sample_rows
+from vwkit.stream import Stream, row_spans
+from vwkit_numba.passes import Passes, Totals, inner, padded_lists
+
+__all__ = ["shares", "start"]
+
+_ROWS_PER_GROUP = 60
+_GROUP_ITERATIONS = 5
+_ITERATIONS = 2
+
+
+def start(
+    passes: Passes, k: int, labels: NDArray[np.int32], gaps: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return k centers (k, d), and label the rows by those that they are means of.
+
+    Returns
+    -------
+    centers, compared
+        The means of the rows with each label, and the centers that gave the labels.
+    """
+    groups = _split(passes, max(1, round(math.sqrt(k))), gaps)
+    mass: NDArray[np.float64]
+    count = int(groups.max()) + 1
+    if passes.weights is None:
+        able = np.bincount(groups, minlength=count)
+        mass = able.astype(np.float64)
+        useful = None
+    else:
+        mass = np.bincount(groups, weights=passes.weights, minlength=count)
+        useful = passes.weights > 0
+        able = np.bincount(groups[useful], minlength=count)
+    wanted = shares(mass, able, k)
+    centers = _drawn(passes, groups, wanted, useful)
+    members = np.split(np.arange(k, dtype=np.int32), np.cumsum(wanted)[:-1])
+    lists = padded_lists(members, k)
+    totals = Totals.zeros(k, passes.stream.dim)
+    every = np.ones(k, np.bool_)
+    for step in range(_ITERATIONS):
+        compared, half = inner(centers, passes.frame)
+        passes.assign(groups, count, lists, compared, half, labels, gaps)
+        if step < _ITERATIONS - 1:
+            passes.accumulate(labels, compared, gaps, totals, every, step)
+            centers = passes.means(totals, centers)
+    return centers, compared
+
+
+def _split(passes: Passes, count: int, gaps: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Label the rows by a k-means of a sample."""
+    picked = sample_rows(passes.rows, max(_ROWS_PER_GROUP * count, 1 << 14), passes.seed)
+    sample = passes.stream.take(picked)
+    weights = None if passes.weights is None else passes.weights[picked]
+    useful = np.arange(len(sample)) if weights is None else np.flatnonzero(weights > 0)
+    if count == 1 or len(useful) == 0:
+        return np.zeros(passes.rows, np.int32)
+    inside = Passes(Stream.from_array(sample), weights, passes.frame, passes.job, passes.seed)
+    try:
+        order = np.argsort(row_hash(passes.seed + 1, useful), kind="stable")
+        centers = passes.frame.placed(sample[useful[order[:count]]].astype(np.float32))
+        count = len(centers)
+        own = np.zeros(len(sample), np.int32)
+        nobody = np.zeros(len(sample), np.int32)
+        own_gaps = np.empty(len(sample), np.float32)
+        totals = Totals.zeros(count, passes.stream.dim)
+        every = np.ones(count, np.bool_)
+        everyone = padded_lists([np.arange(count)], count)
+        for step in range(_GROUP_ITERATIONS):
+            compared, half = inner(centers, passes.frame)
+            inside.assign(nobody, 1, everyone, compared, half, own, own_gaps)
+            inside.accumulate(own, compared, own_gaps, totals, every, step)
+            centers = inside.means(totals, centers)
+    finally:
+        inside.close()
+    compared, half = inner(centers, passes.frame)
+    groups = np.zeros(passes.rows, np.int32)
+    passes.assign(np.zeros(passes.rows, np.int32), 1, everyone, compared, half, groups, gaps)
+    return groups
+
+
+def shares(mass: NDArray[np.float64], able: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """Share k centers out in proportion to `mass`, at most `able` each.
+
+    Largest remainders; what a group cannot take goes to the others.
+    """
+    given = np.zeros(len(mass), np.int64)
+    open_ = able > 0
+    while (left := k - int(given.sum())) > 0 and open_.any():
+        part = np.where(open_, mass, 0.0)
+        if part.sum() <= 0:
+            part = open_.astype(np.float64)
+        ideal = part / part.sum() * left
+        more = np.minimum(np.floor(ideal).astype(np.int64), able - given)
+        short = left - int(more.sum())
+        order = np.lexsort((np.arange(len(mass)), -(ideal - more)))
+        order = order[open_[order] & ((given + more)[order] < able[order])][:short]
+        more[order] += 1
+        given += more
+        open_ = given < able
+    return given
+
+
+def _drawn(
+    passes: Passes,
+    groups: NDArray[np.int32],
+    wanted: NDArray[np.int64],
+    useful: NDArray[np.bool_] | None,
+) -> NDArray[np.float32]:
+    """Draw as many rows of each group as it is to have centers, and return them, group by group."""
+    size = np.bincount(groups, minlength=len(wanted))
+    share = float((wanted / np.maximum(size, 1)).max())
+    # Only rows with small hashes can be among the first of their group: look at those alone.
+    limit = min(1.0, 1.5 * share + 64 / max(1, int(size[size > 0].min(initial=1))))
+    near, hashes = _small_hashes(passes, limit, useful)
+    if (np.bincount(groups[near], minlength=len(wanted)) < wanted).any():
+        near, hashes = _small_hashes(passes, 1.0, useful)
+    order = near[np.lexsort((hashes, groups[near]))]
+    firsts = np.searchsorted(groups[order], np.arange(len(wanted)))
+    places = np.concatenate(
+        [np.arange(first, first + count) for first, count in zip(firsts, wanted, strict=True)]
+    )
+    rows = order[places]
+    ascending = np.argsort(rows, kind="stable")
+    centers = np.empty((len(rows), passes.stream.dim), np.float32)
+    centers[ascending] = passes.stream.take(rows[ascending])
+    return passes.frame.placed(centers)
+
+
+def _small_hashes(
+    passes: Passes, limit: float, useful: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Return the rows whose hash is below a share of the largest, and their hashes."""
+    most = np.uint64(int(limit * ((1 << 64) - (1 << 11))))
+    rows, found = [], []
+    for first, last in row_spans(passes.rows, 1 << 20):
+        numbers = np.arange(first, last, dtype=np.int64)
+        hashes = row_hash(passes.seed + 2, numbers)
+        kept = hashes <= most if limit < 1 else np.ones(len(numbers), np.bool_)
+        if useful is not None:
+            kept &= useful[first:last]
+        rows.append(numbers[kept])
+        found.append(hashes[kept])
+    return np.concatenate(rows), np.concatenate(found)
