@@ -198,8 +198,8 @@ def _from_lists(value: Any) -> Any:
 
 _ABILITIES = frozenset(
     {
-        "batch_invariant", "batch_size", "consumes", "deterministic", "distance_error", "dtypes",
-        "exact", "fixed_k", "has_centers", "hierarchical", "label_agreement", "late", "library",
+        "batch_invariant", "batch_size", "choose", "compiled", "consumes", "deterministic", "distance_error", "dtypes",
+        "exact", "fixed_k", "has_centers", "hierarchical", "label_agreement", "late", "library", "license",
         "local", "metrics", "name", "requires", "revision", "role", "streams", "structure",
         "supports_add", "supports_filter", "supports_predict", "supports_remove",
         "supports_sparse", "supports_weights", "thread_safe", "trainable",
@@ -486,7 +486,9 @@ class Backend:
                 continue
             if isinstance(value, (np.ndarray, np.generic, int, float)):
                 state[name] = np.asarray(value)
-            elif isinstance(value, list) and all(isinstance(v, (int, float)) for v in value):
+            elif isinstance(value, list) and all(
+                isinstance(v, (int, float, np.number)) for v in value
+            ):
                 state[name] = np.asarray(value, np.float64)
             else:
                 raise UnsupportedError(

@@ -249,9 +249,13 @@ class Index(Backend):
             and shapes[0][1] <= wanted
         )
         if not fits or rows.dtype.kind not in "iu":
+            got = [
+                f"a {type(one).__name__}" if shape is None else f"{one.dtype} of shape {shape}"
+                for one, shape in zip((rows, found), shapes, strict=True)
+            ]
             raise BackendError(
                 f"{self.name}._search({count} queries, k={wanted}) must return integer rows and "
-                f"distances of shape ({count}, at most {wanted}); got {shapes[0]} and {shapes[1]}"
+                f"distances, arrays of shape ({count}, at most {wanted}); got {' and '.join(got)}"
             )
         wrong = rows[(rows >= self._held_ids.total) | (rows < -1)]
         if wrong.size:

@@ -234,7 +234,10 @@ class Directions(vwkit.Clusterer):
             centers = np.divide(sums, sizes, out=self.centers.astype(np.float64), where=sizes > 0)
         used = np.unique(self.labels)
         if len(used) < self.k:
-            self.centers[np.setdiff1d(np.arange(self.k), used)] = self.centers[used[-1]]
+            # Behind those that have rows, so that the lowest of equal centers is one of them.
+            repeats = np.repeat(used[-1:], self.k - len(used))
+            self.centers = self.centers[np.concatenate([used, repeats])]
+            self.labels = np.searchsorted(used, self.labels).astype(np.int32)
             warn_few_distinct(len(used), self.k)
 
     def _predict(self, data):

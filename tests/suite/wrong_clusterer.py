@@ -301,6 +301,17 @@ class PredictsCarelessly(KMeans):
         return (2 * reference.assign(data, self.centers[::2])).astype(np.int32)
 
 
+@wrong("test_vocabulary_gives_the_labels", "words of the nearest center")
+class PredictsInPublicOnly(KMeans):
+    """Labels new rows in the public method, which the core's own parts do not call."""
+
+    def predict(self, data):
+        return reference.assign(data, self.centers)
+
+    def _predict(self, data):
+        return np.zeros(len(data), np.int32)
+
+
 @wrong("test_predict", "DID NOT RAISE")
 class PredictsUndeclared(Chain):
     """Says that it cannot label new rows, and labels them 0."""

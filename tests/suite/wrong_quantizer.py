@@ -128,6 +128,14 @@ class LosesOffsets(PlainPQ):
         return found
 
 
+@wrong("test_codes_of_the_nearest_codewords", "codes of the nearest codeword is")
+class LooksAtHalf(PlainPQ):
+    """Looks at every second codeword only, and does not declare it."""
+
+    def _encode(self, vectors):
+        return 2 * reference.encode(vectors, self.codebook[:, ::2])
+
+
 @wrong("test_many_rows", "other codes|other vectors")
 class EncodesWholeBlocks(PlainPQ):
     """Encodes whole blocks of 256 rows, and leaves the rest 0."""

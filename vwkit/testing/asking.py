@@ -38,7 +38,7 @@ def state(fitted: Any) -> Answer:
         fitted._need_fitted()
         found = [np.asarray(fitted.labels)]
         if fitted.has_centers:
-            found += [np.asarray(fitted.centers), np.asarray(fitted.objective)]
+            found += [np.asarray(fitted.centers), np.asarray(fitted.objective, np.float64)]
         return tuple(found)
     if fitted.role == "quantizer":
         fitted._need_fitted()

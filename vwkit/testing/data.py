@@ -81,10 +81,6 @@ class Rows:
     kind: str
     scale: float
 
-    def __repr__(self) -> str:
-        values = (self.seed, self.rows, self.dim, self.kind, self.scale)
-        return f"numbers({', '.join(repr(value) for value in values)})"
-
     def make(self) -> NDArray[np.float32]:
         """Return the rows; see `numbers`."""
         return numbers(self.seed, self.rows, self.dim, self.kind, self.scale)

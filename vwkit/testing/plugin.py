@@ -5,6 +5,8 @@ It runs in every test session of every project around, so it imports nothing but
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 
@@ -20,3 +22,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the tests of the suite."""
     if getattr(getattr(item, "cls", None), "_suite_tests", None):
         item.add_marker("conformance")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say below a failure what to check: the last paragraph of the test's docstring."""
+    report = yield
+    if report.failed and item.get_closest_marker("conformance"):
+        doc = getattr(getattr(item, "function", None), "__doc__", None) or ""
+        check = " ".join(doc.strip().rpartition("\n\n")[2].split())
+        if check.startswith("If this fails"):
+            report.sections.append(("vwkit", check))
+    return report

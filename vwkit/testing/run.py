@@ -48,7 +48,10 @@ def run_conformance(
     min_recall: float | None = None,
     expected_failures: Mapping[str, str] | None = None,
 ) -> int:
-    """Run the conformance suite on an installed backend; pytest prints its report.
+    """Run the conformance suite on an installed backend, and print a short report.
+
+    Failures that say the same are told once; see `vwkit.testing.report`. Tracebacks are those of
+    pytest itself, in a test module of the author's own.
 
     Parameters
     ----------
@@ -80,6 +83,8 @@ def run_conformance(
         them have exit status 2.
     """
     import pytest
+
+    from vwkit.testing.report import ShortReport
 
     if role not in SUITES:
         raise ParameterError(
@@ -117,14 +122,22 @@ def run_conformance(
                 "-p", "no:cacheprovider",
                 # vwkit was imported before pytest could look into it, which it would mention.
                 "-W", "ignore::pytest.PytestAssertRewriteWarning",
-                "-q", "--no-header", "--tb=short", "-rfEX",
+                "-q", "--no-header", "--tb=no", "-rX", "--disable-warnings",
                 *options,
-            ]
+            ],
+            plugins=[ShortReport(_order(role))],
         )  # fmt: skip
         sys.modules.pop(module.stem, None)
         if before is not None:
             sys.modules[module.stem] = before
     return {pytest.ExitCode.OK: 0, pytest.ExitCode.TESTS_FAILED: 1}.get(pytest.ExitCode(status), 2)
+
+
+def _order(role: str) -> list[str]:
+    """Return the tests of a role's suite, those that are most about the role first."""
+    suite = getattr(importlib.import_module("vwkit.testing"), SUITES[role])
+    own = [name for cls in suite.__mro__ for name in vars(cls) if name.startswith("test_")]
+    return list(dict.fromkeys(own))
 
 
 def _check_promises(role: str, min_recall: float | None, failures: Mapping[str, str]) -> None:
