@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vwkit_faiss import OPQ, Faiss, FaissKMeans, FaissPQ, FaissSuperKMeans
+from vwkit_faiss import OPQ, RQ, SQ, Faiss, FaissKMeans, FaissPQ, FaissSuperKMeans
 
 from vwkit.testing import ClustererTests, IndexTests, QuantizerTests
 
@@ -47,3 +47,12 @@ class TestPQ(QuantizerTests):
 class TestOPQ(QuantizerTests):
     backend = OPQ
     params: ClassVar[dict[str, Any]] = {"m": 2, "ks": 16}
+
+
+class TestRQ(QuantizerTests):
+    backend = RQ
+    params: ClassVar[dict[str, Any]] = {"m": 2, "ks": 16}
+
+
+class TestSQ(QuantizerTests):
+    backend = SQ
