@@ -330,6 +330,6 @@ class ClustererTests(ClustererKinds, suite=True):
                 fitted = self._fit(self._with_k(6), variant)
                 self._verify(fitted, variant)
                 other = self._fit(self._with_k(6), table)
-                ratio = fitted.objective[-1] / other.objective[-1]
+                ratio = fitted.objective[-1] / max(other.objective[-1], 1e-30)
                 what = "objective of uint8 / of the same floats"
                 self._judge(what, ratio, at_most=_OTHER_START)

@@ -49,7 +49,7 @@ class ClustererKinds(ClustererAnswers, suite=True):
             best = self._best_for_labels(fitted, rows, weights)
             self._judge(
                 f"objective / that of weighted means, k = {k}",
-                fitted.objective[-1] / best,
+                fitted.objective[-1] / max(best, 1e-30),
                 at_most=_SETTLED,
                 said=": the centers do not heed the weights",
             )

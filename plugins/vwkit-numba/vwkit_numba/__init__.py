@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import vwkit
+from vwkit_numba.fast_pq import FastPQ
 from vwkit_numba.graph_kmeans import GraphKMeans
+from vwkit_numba.tree import VocabularyTree
 
-__all__ = ["GraphKMeans", "vwkit_backends"]
+__all__ = ["FastPQ", "GraphKMeans", "VocabularyTree", "vwkit_backends"]
 
 
 @vwkit.hookimpl
 def vwkit_backends() -> list[type[Any]]:
-    """Bring `graph-kmeans`."""
-    return [GraphKMeans]
+    """Bring `fast-pq`, `graph-kmeans` and `tree`."""
+    return [FastPQ, GraphKMeans, VocabularyTree]

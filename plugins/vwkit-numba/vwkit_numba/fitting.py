@@ -35,6 +35,7 @@ _SAMPLE = 1 << 16
 _GAIN = 0.1
 _SPLIT = 0.3  # how far the two halves start from each other, as a share of center to drawn row
 _REPAIRS = 20
+_PROBES = 2  # groups at the start from given centers; the graph does the rest
 _NO_PAIRS = np.zeros((0, 2), np.int64)
 
 
@@ -50,12 +51,15 @@ class Fit:
         frame = frame_of(stream, params.spherical, weights)
         self.passes = Passes(stream, _moderate(weights), frame, self.job, params.seed)
         self.labels = _room(self.rows, np.int32)
+        self.runners = _room(self.rows, np.int32)
         self.gaps = _room(self.rows, np.float32)
         self.totals = Totals.zeros(self.k, stream.dim)
         self.objective: list[float] = []
         self.changed: list[int] = []
         self.moved: list[int] = []
         self.pairs = _NO_PAIRS
+        self.touched = np.ones(self.k, np.bool_)
+        self.still = np.zeros(self.k, np.int8)
         self.graph = Graph(np.zeros((0, 4), np.int32), np.zeros((0, 3), np.int32))
 
     def run(self) -> None:
@@ -93,7 +97,7 @@ class Fit:
         coarse = group_centers(moved[:-1], self.job, self.params.seed)
         self.graph = build(passes, moved, half, coarse, self._neighbours)
         if init is not None:
-            walk(passes, moved, half, coarse, self.graph, self.labels, self.gaps)
+            walk(passes, moved, half, coarse, self.graph, self.labels, self.gaps, _PROBES)
         self.ready = moved, half
         self._assign()
 
@@ -102,37 +106,76 @@ class Fit:
         return -(-self.params.neighbours // 4) * 4
 
     def _assign(self) -> None:
-        """Label all rows by their centers' neighbours, and add them up."""
+        """Label the rows by lists of centers, and add them up.
+
+        In turns a row is compared with the list of its center, and with the list of the second
+        nearest center found there: a row at the border of its cluster has its nearest center in
+        one of the two far more often than in one of them.
+        """
         moved, half = self.ready
+        hop = len(self.objective) % 2 == 1
+        # What has been compared since anything moved would give the same again.
+        still = self.still >= 2
+        groups = np.where(still[self.labels], np.int32(-1), self.labels)
+        if hop:
+            groups = np.where((groups < 0) & still[self.runners], np.int32(-1), self.runners)
         changed = self.passes.assign(
-            self.labels,
+            groups,
             self.k,
             self.graph.as_lists(),
             moved,
             half,
             self.labels,
             self.gaps,
+            self.runners,
+            keep=hop,
+            touched=self.touched,
         )
         self.changed.append(changed)
         self._accumulate()
         self.objective.append(self.passes.objective(self.totals))
 
     def _accumulate(self) -> None:
-        every = np.ones(self.k, np.bool_)
+        """Add up the clusters whose rows or center are others than before."""
         draw = len(self.objective)  # another draw of far rows each time
-        self.passes.accumulate(self.labels, self.ready[0], self.gaps, self.totals, every, draw)
+        self.passes.accumulate(
+            self.labels, self.ready[0], self.gaps, self.totals, self.touched, draw
+        )
+        self.touched[:] = False
 
     def _update(self, *, relocate: bool) -> None:
         """Move the centers to their means, some of them elsewhere, and renew the graph."""
-        passes = self.passes
-        self.centers = passes.means(self.totals, self.centers)
+        passes, before = self.passes, self.centers
+        self.centers = passes.means(self.totals, before)
         self.pairs = self._pairs(relocate)
         if len(self.pairs):
             self._move(self.pairs)
         self.moved.append(len(self.pairs))
-        moved, half = inner(self.centers, passes.frame)
-        self.ready = moved, half
-        self.graph = renew(passes, self.graph, moved, half, self.pairs)
+        self._renew(before)
+
+    def _renew(self, before: NDArray[np.float32]) -> None:
+        """Renew the graph, and count for how long nothing in a center's list has moved."""
+        passes = self.passes
+        moving = np.empty(self.k + 1, np.bool_)
+        moving[-1] = False
+
+        def differs(a: int, b: int) -> None:
+            moving[a:b] = (self.centers[a:b] != before[a:b]).any(axis=1)
+
+        passes.spread(differs, passes.even(self.k))
+        self.touched |= moving[:-1]
+        self.ready = inner(self.centers, passes.frame)
+        lists = self.graph.lists
+        which = np.full(self.k, len(self.pairs) > 0 or len(self.objective) % 2 == 0)
+        which[self.pairs] = True
+        self.graph = renew(passes, self.graph, *self.ready, self.pairs, which)
+
+        def count(a: int, b: int) -> None:
+            other = (self.graph.lists[a:b] != lists[a:b]).any(axis=1)
+            other |= moving[self.graph.lists[a:b]].any(axis=1)
+            self.still[a:b] = np.where(other, 0, np.minimum(self.still[a:b] + 1, 100))
+
+        passes.spread(count, passes.even(self.k))
 
     def _pairs(self, relocate: bool) -> NDArray[np.int64]:
         totals = self.totals.totals
@@ -163,6 +206,7 @@ class Fit:
         self.centers[victims] = self.passes.frame.placed(old - apart)
         to = np.arange(self.k, dtype=np.int32)
         to[donors] = self.graph.near[donors, 0]
+        self.touched[donors] = self.touched[to[donors]] = True
         np.take(to, self.labels, out=self.labels)
 
     def _relocating(self, step: int) -> bool:
@@ -191,15 +235,16 @@ class Fit:
 
     def _fill(self) -> None:
         """Put empty centers right onto far rows; other centers stay where the rows were labelled."""
-        pairs = self._pairs(False)
+        pairs, before = self._pairs(False), self.centers
         if len(pairs):
+            self.centers = before.copy()
             rows = self.totals.far_rows[pairs[:, 1]]
             ascending = np.argsort(rows, kind="stable")
             spare = np.empty((len(rows), self.passes.stream.dim), np.float32)
             spare[ascending] = self.passes.stream.take(rows[ascending])
             self.centers[pairs[:, 0]] = self.passes.frame.placed(spare)
-        self.ready = inner(self.centers, self.passes.frame)
-        self.graph = renew(self.passes, self.graph, *self.ready, pairs)
+        self.pairs = pairs
+        self._renew(before)
 
     def _exactly(self) -> None:
         """Leave data with hardly k distinct rows to exact k-means, which counts them."""
@@ -234,9 +279,7 @@ class Fit:
 
     def _hand_over(self) -> None:
         params, frame = self.params, self.passes.frame
-        moved, half = self.ready
-        coarse = group_centers(moved[:-1], self.job, params.seed)
-        graph = build(self.passes, moved, half, coarse, self._neighbours)
+        coarse = group_centers(self.ready[0][:-1], self.job, params.seed)
         state: dict[str, Any] = {
             "centers": self.centers,
             "labels": self.labels,
@@ -245,7 +288,7 @@ class Fit:
             "moved": self.moved,
             "_shift": frame.shift,
             "_scale": frame.scale,
-            "_lists": graph.lists,
+            "_lists": self.graph.lists,
             "_coarse": coarse.centers,
             "_members": coarse.members,
             "_starts": coarse.starts,
@@ -269,7 +312,11 @@ class Fit:
         return {
             "centers": self.centers,
             "labels": self.labels,
+            "runners": self.runners,
             "gaps": self.gaps,
+            "still": self.still,
+            "far_keys": self.totals.far_keys,
+            "far_rows": self.totals.far_rows,
             "lists": self.graph.lists,
             "near": self.graph.near,
             "objective": np.array(self.objective),
@@ -284,7 +331,11 @@ class Fit:
             == {
                 "centers",
                 "labels",
+                "runners",
                 "gaps",
+                "still",
+                "far_keys",
+                "far_rows",
                 "lists",
                 "near",
                 "objective",
@@ -298,7 +349,8 @@ class Fit:
     def _take_up(self, step: int, saved: dict[str, Array]) -> int:
         """Go on behind a checkpoint: what is not kept is computed again."""
         self.centers = saved["centers"]
-        self.labels[:], self.gaps[:] = saved["labels"], saved["gaps"]
+        self.labels[:], self.runners[:] = saved["labels"], saved["runners"]
+        self.gaps[:], self.still[:] = saved["gaps"], saved["still"]
         self.graph = Graph(saved["lists"], saved["near"])
         self.objective = [float(value) for value in saved["objective"]]
         self.changed = [int(value) for value in saved["changed"]]
@@ -307,6 +359,8 @@ class Fit:
         last = self.objective.pop()
         self._accumulate()
         self.objective.append(last)
+        # Clusters that were left out have kept what was drawn before.
+        self.totals.far_keys[:], self.totals.far_rows[:] = saved["far_keys"], saved["far_rows"]
         return step
 
 

@@ -16,6 +16,7 @@ _NEAR = 3
 # A center is compared with at least this many in its own and neighbouring groups.
 _CANDIDATES = 1500
 _CANDIDATES_PER_NEIGHBOUR = 12
+_GROUPS = 12  # and those of this many groups
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ def build(
     width = min(neighbours, -(-k // 4) * 4)
     lists = np.full((k, width), k, np.int32)
     near = np.empty((k, _NEAR), np.int32)
-    wanted = max(_CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * width)
+    wanted = max(
+        _CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * width, k // len(coarse.centers) * _GROUPS
+    )
     members = np.split(coarse.members, coarse.starts[1:-1])
     if k <= wanted:
         everyone = np.arange(k, dtype=np.int32)
@@ -93,8 +96,9 @@ def renew(
     centers: NDArray[np.float32],
     half: NDArray[np.float32],
     pairs: NDArray[np.int64],
+    which: NDArray[np.bool_],
 ) -> Graph:
-    """Renew all lists after the centers moved.
+    """Renew lists after the centers moved.
 
     Each center is compared with those of its own list and of its nearest three's lists.
 
@@ -102,6 +106,8 @@ def renew(
     ----------
     pairs : (p, 2) int64
         Centers that were moved beside others: who, and beside whom.
+    which : (k,) bool
+        The lists to be renewed; the others stay.
     """
     from vwkit_numba import kernels
 
@@ -113,7 +119,9 @@ def renew(
     lists, near = np.empty_like(graph.lists), np.empty_like(graph.near)
 
     def part(a: int, b: int) -> None:
-        kernels.refresh(centers, half, graph.lists, graph.near, source, twin, a, b, lists, near)
+        kernels.refresh(
+            centers, half, graph.lists, graph.near, source, twin, which, a, b, lists, near
+        )
 
     passes.spread(part, passes.even(k))
     return Graph(lists, near)

@@ -60,6 +60,7 @@ class GraphKMeans(vwkit.Clusterer):
     supports_weights = True
     deterministic = True
     label_agreement = 0.9
+    late = frozenset({"probes"})
 
     k: vwkit.Positive = vwkit.Field(doc="Number of clusters.")
     iterations: vwkit.Positive = vwkit.Field(
@@ -80,6 +81,10 @@ class GraphKMeans(vwkit.Clusterer):
     spherical: bool = vwkit.Field(
         default=False,
         doc="Cluster by cosine: rows and centers are divided by their lengths.",
+    )
+    probes: vwkit.Positive = vwkit.Field(
+        default=16,
+        doc="For `predict`: of about √k groups of centers, those that a row is compared with.",
     )
     init: Path | np.ndarray[Any, Any] | None = vwkit.Field(
         default=None, doc="Centers to start from, an array or a .npy file."

@@ -30,6 +30,7 @@ __all__ = [
     "assign",
     "group_rows",
     "means",
+    "nearest_groups",
     "nearest_of_many",
     "pair_donors",
     "refresh",
@@ -62,21 +63,19 @@ def group_rows(labels: Any, k: int, order: Any, starts: Any) -> None:
 
 
 @_compiled
-def segments(starts: Any, active: Any) -> Any:
-    """Cut the rows of the active groups into pieces: (pieces, 3) of first row, last row, group."""
+def segments(starts: Any) -> Any:
+    """Cut the rows of the groups into pieces: (pieces, 3) of first row, last row, group."""
     count = 0
     for c in range(len(starts) - 1):
-        if active[c]:
-            count += (starts[c + 1] - starts[c] + _SEGMENT - 1) // _SEGMENT
+        count += (starts[c + 1] - starts[c] + _SEGMENT - 1) // _SEGMENT
     found = np.empty((count, 3), np.int64)
     count = 0
     for c in range(len(starts) - 1):
-        if active[c]:
-            for first in range(starts[c], starts[c + 1], _SEGMENT):
-                found[count, 0] = first
-                found[count, 1] = min(starts[c + 1], first + _SEGMENT)
-                found[count, 2] = c
-                count += 1
+        for first in range(starts[c], starts[c + 1], _SEGMENT):
+            found[count, 0] = first
+            found[count, 1] = min(starts[c + 1], first + _SEGMENT)
+            found[count, 2] = c
+            count += 1
     return found
 
 
@@ -111,8 +110,11 @@ def assign(
     list_starts: Any,
     centers: Any,
     half: Any,
+    keep: bool,
     labels: Any,
+    runners: Any,
     gaps: Any,
+    touched: Any,
 ) -> int:
     """Give each row the nearest center of its group's list, and the gap to the second nearest.
 
@@ -122,7 +124,12 @@ def assign(
     order : row numbers by group; pieces : from `segments`; first, last : which pieces
     lists, list_starts : center numbers of each group, in multiples of four
     centers : (k + 1, D) in inner coordinates; half : (k + 1,) ‖c‖²/2, the last one `FAR`
-    labels : (n,) int32 and gaps : (n,) float32, written
+    keep : whether a row stays with its label where that is nearer than the whole list; then
+        nothing is written but for rows that change their label, and never `runners`
+    labels, runners : (n,) int32, and gaps : (n,) float32, written
+        `runners` gets the nearest but one of four interleaved parts of the list, so most often
+        the second nearest center; none if it has no entries.
+    touched : (k,) bool, set where a row leaves or comes; none if it has no entries
 
     Returns
     -------
@@ -134,6 +141,9 @@ def assign(
     scratch = np.zeros((_BATCH, wide), np.float32)
     found = np.empty(48, np.float32)
     where = found.view(np.int32)
+    held = np.zeros((4, wide), np.float32)
+    products = np.empty(16, np.float32)
+    sentinel = len(half) - 1
     changed = 0
     for piece in range(first, last):
         group = pieces[piece, 2]
@@ -145,21 +155,40 @@ def assign(
                 _load(x, order[i], shift, scale, unit, scratch[i - start])
             for i in range(start, stop, 4):
                 nearest_4(scratch, i - start, blocks, centers, half, lists, begin, count, found)
+                if keep:
+                    for q in range(min(4, stop - i)):
+                        held[q] = centers[labels[order[i + q]]]
+                    dots_4(scratch[i - start :], blocks, held, 0, products)
                 for q in range(min(4, stop - i)):
-                    best, second, label = found[4 * q], FAR, where[16 + 4 * q]
+                    row = order[i + q]
+                    best, label = found[4 * q], where[16 + 4 * q]
+                    second, runner = FAR, sentinel
                     for j in range(1, 4):
                         value, other = found[4 * q + j], where[16 + 4 * q + j]
                         if value < best or (value == best and other < label):
-                            second = best
+                            second, runner = best, label
                             best, label = value, other
                         elif value < second:
-                            second = value
+                            second, runner = value, other
+                    if keep and labels[row] != label:
+                        own = labels[row]
+                        value = half[own] - products[5 * q]
+                        if value < best or (value == best and own < label):
+                            second, runner = best, label
+                            best, label = value, own
+                        elif value < second:
+                            second, runner = value, own
                     for j in range(4):
                         second = min(second, found[32 + 4 * q + j])
-                    row = order[i + q]
                     if labels[row] != label:
+                        if len(touched) > 0:
+                            touched[labels[row]] = touched[label] = True
                         labels[row] = label
                         changed += 1
+                    elif keep:
+                        continue
+                    if len(runners) > 0 and not keep:
+                        runners[row] = runner if runner < sentinel else label
                     gaps[row] = 2 * (second - best)
     return changed
 
@@ -301,6 +330,54 @@ def _keep_smallest(values: Any, numbers: Any, count: int, heap: Any, kept: Any) 
 
 
 @_compiled
+def nearest_groups(
+    x: Any,
+    shift: Any,
+    scale: Any,
+    unit: bool,
+    first: int,
+    last: int,
+    centers: Any,
+    half: Any,
+    groups: Any,
+) -> None:
+    """Write the nearest groups of the rows `first` to `last`, the nearest first.
+
+    Parameters
+    ----------
+    centers : (4·g, D) in inner coordinates; half : (4·g,) ‖c‖²/2, `FAR` for what fills up
+    groups : (n, probes) int32, written
+    """
+    count, wide = centers.shape
+    probes = groups.shape[1]
+    scratch = np.zeros((4, wide), np.float32)
+    products = np.empty(16, np.float32)
+    values = np.empty((4, count), np.float32)
+    numbers = np.arange(count).astype(np.int32)
+    heap = np.empty(probes, np.float32)
+    kept = np.empty(probes, np.int32)
+    for start in range(first, last, 4):
+        stop = min(last, start + 4)
+        for i in range(start, stop):
+            _load(x, i, shift, scale, unit, scratch[i - start])
+        for j in range(0, count, 4):
+            dots_4(scratch, wide // 16, centers, j, products)
+            for q in range(4):
+                for t in range(4):
+                    values[q, j + t] = half[j + t] - products[4 * q + t]
+        for i in range(start, stop):
+            _keep_smallest(values[i - start], numbers, count, heap, kept)
+            for p in range(probes):
+                best = p
+                for j in range(p + 1, probes):
+                    if heap[j] < heap[best] or (heap[j] == heap[best] and kept[j] < kept[best]):
+                        best = j
+                heap[p], heap[best] = heap[best], heap[p]
+                kept[p], kept[best] = kept[best], kept[p]
+                groups[i, p] = kept[p]
+
+
+@_compiled
 def _write_list(
     own: int, heap: Any, kept: Any, held: int, sentinel: int, line: Any, near: Any
 ) -> None:
@@ -367,6 +444,31 @@ def nearest_of_many(
 
 
 @_compiled
+def _smallest(values: Any, count: int, rank: int) -> Any:
+    """Return the value with a rank (0 for the smallest); `values` are put in another order."""
+    low, high = 0, count - 1
+    while low < high:
+        pivot = values[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while pivot < values[j]:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if rank <= j:
+            high = j
+        elif rank >= i:
+            low = i
+        else:
+            break
+    return values[rank]
+
+
+@_compiled
 def refresh(
     centers: Any,
     half: Any,
@@ -374,6 +476,7 @@ def refresh(
     near: Any,
     source: Any,
     twin: Any,
+    which: Any,
     first: int,
     last: int,
     new_graph: Any,
@@ -386,15 +489,19 @@ def refresh(
     source : (k,) whose old list is taken as a center's own: its own number, or for one that was
         moved elsewhere that of the center it was moved to
     twin : (k,) the center that was moved beside this one, else −1
+    which : (k,) bool, the others' lists are copied
     """
     k, wide = len(graph), centers.shape[1]
-    room = (graph.shape[1] * (near.shape[1] + 1)) * 2 + 32
-    candidates = np.empty(room, np.int32)
-    values = np.empty(room, np.float32)
+    most = (graph.shape[1] * (near.shape[1] + 1)) * 2 + 32
+    candidates = np.empty(most, np.int32)
+    values, shuffled = np.empty(most, np.float32), np.empty(most, np.float32)
+    nearest_3, of_nearest = np.empty(3, np.float32), np.empty(3, np.int32)
     seen = np.full(k, -1, np.int32)
-    heap = np.empty(graph.shape[1] - 1, np.float32)
-    kept = np.empty(graph.shape[1] - 1, np.int32)
+    room = graph.shape[1] - 1
     for c in range(first, last):
+        if not which[c]:
+            new_graph[c], new_near[c] = graph[c], near[c]
+            continue
         count = 0
         seen[c] = c
         for step in range(near.shape[1] + 1):
@@ -415,8 +522,35 @@ def refresh(
             dots_16(centers, c, wide // 16, candidates, j, values)
         for j in range(count):
             values[j] = half[candidates[j]] - values[j]
-        held = _keep_smallest(values, candidates, count, heap, kept)
-        _write_list(c, heap, kept, held, len(half) - 1, new_graph[c], new_near[c])
+        limit = FAR
+        if count > room:
+            shuffled[:count] = values[:count]
+            limit = _smallest(shuffled, count, room - 1)
+        ties = room
+        for j in range(count):
+            ties -= values[j] < limit
+        # In the order of the candidates: what stays in the list keeps its order.
+        line = new_graph[c]
+        line[0] = c
+        held = 1
+        nearest_3[:], of_nearest[:] = FAR, c
+        for j in range(count):
+            value = values[j]
+            if value < limit or (value == limit and ties > 0):
+                ties -= value == limit
+                line[held] = candidates[j]
+                held += 1
+                place = 3
+                while place > 0 and value < nearest_3[place - 1]:
+                    if place < 3:
+                        nearest_3[place] = nearest_3[place - 1]
+                        of_nearest[place] = of_nearest[place - 1]
+                    place -= 1
+                if place < 3:
+                    nearest_3[place], of_nearest[place] = value, candidates[j]
+        line[held:] = len(half) - 1
+        for j in range(near.shape[1]):
+            new_near[c, j] = of_nearest[j]
 
 
 @_compiled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = ["Frame", "Lists", "Passes", "Totals", "inner", "padded_lists"]
 _MOST_ROWS = (1 << 31) - 2
 #: Pieces of work for each thread, so that an uneven one does not keep the others waiting.
 _PARTS = 8
+_NONE = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,12 @@ class Passes:
         if hasattr(self, "_pool"):
             self._pool.shutdown()
 
+    def over(self, rows: Array) -> Passes:
+        """Return the same for some of the rows, on the same threads; without weights."""
+        part = replace(self, stream=Stream.from_array(rows), weights=None)
+        part._pool = self.pool
+        return part
+
     def spread(self, function: Callable[[int, int], Any], bounds: NDArray[Any]) -> list[Any]:
         """Call ``function(first, last)`` for consecutive bounds, on all threads."""
         self.job.check()
@@ -201,24 +208,27 @@ class Passes:
         half: NDArray[np.float32],
         labels: NDArray[np.int32],
         gaps: NDArray[np.float32],
-        active: NDArray[np.bool_] | None = None,
-        touched: Callable[[int], None] | None = None,
+        runners: NDArray[np.int32] | None = None,
+        *,
+        keep: bool = False,
+        touched: NDArray[np.bool_] | None = None,
     ) -> int:
         """Label all rows from their groups' lists; return how many labels changed.
 
-        `groups` may be `labels` itself.
+        `groups` may be `labels` or `runners` itself; rows with a negative one are left out.
+        `runners` gets a center that is most often the second nearest. With `keep`, a row whose
+        label is nearer than its group's list keeps it. `touched` tells which clusters change.
         """
         from vwkit_numba import kernels
 
-        if active is None:
-            active = np.ones(group_count, np.bool_)
         changed = 0
         frame = self.frame
         for start, block in self.blocks():
             here = slice(start, start + len(block))
             order, starts = self._grouped(groups[here], group_count)
-            pieces = kernels.segments(starts, active)
+            pieces = kernels.segments(starts)
             block_labels, block_gaps = labels[here], gaps[here]
+            block_runners = _NONE if runners is None else runners[here]
 
             def one(
                 first: int,
@@ -228,6 +238,7 @@ class Passes:
                 pieces: Any = pieces,
                 block_labels: Any = block_labels,
                 block_gaps: Any = block_gaps,
+                block_runners: Any = block_runners,
             ) -> int:
                 count: int = kernels.assign(
                     block,
@@ -242,16 +253,35 @@ class Passes:
                     lists.starts,
                     centers,
                     half,
+                    keep,
                     block_labels,
+                    block_runners,
                     block_gaps,
+                    _NONE.view(np.bool_) if touched is None else touched,
                 )
                 return count
 
             ends = np.concatenate([[0], np.cumsum(pieces[:, 1] - pieces[:, 0])]).astype(np.int64)
             changed += sum(self.spread(one, self.by_rows(ends) if len(pieces) else ends))
-            if touched is not None:
-                touched(start + len(block))
         return changed
+
+    def nearest_groups(
+        self, centers: NDArray[np.float32], half: NDArray[np.float32], probes: int
+    ) -> NDArray[np.int32]:
+        """Return the nearest groups of each row of an array, (n, probes)."""
+        from vwkit_numba import kernels
+
+        groups = np.empty((self.rows, probes), np.int32)
+        ((_, block),) = self.blocks()
+        shift, scale = self.frame.shift, np.float32(self.frame.scale)
+
+        def one(first: int, last: int) -> None:
+            kernels.nearest_groups(
+                block, shift, scale, self.frame.unit, first, last, centers, half, groups
+            )
+
+        self.spread(one, self.even(self.rows))
+        return groups
 
     def accumulate(
         self,
