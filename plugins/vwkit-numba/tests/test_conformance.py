@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from vwkit_numba import GraphKMeans
+from vwkit_numba import GraphKMeans, GraphPQKMeans
 
 from vwkit.testing import ClustererTests
 
@@ -24,3 +24,22 @@ class TestWithoutRelocation(ClustererTests):
 class TestSpherical(ClustererTests):
     backend = GraphKMeans
     params: ClassVar[dict[str, Any]] = {"spherical": True}
+
+
+class TestGraphPQKMeans(ClustererTests):
+    backend = GraphPQKMeans
+
+
+class TestFewNeighboursOfCodes(ClustererTests):
+    backend = GraphPQKMeans
+    params: ClassVar[dict[str, Any]] = {"neighbours": 4, "relocate": 0.0}
+
+
+class TestFoldedAndExact(ClustererTests):
+    backend = GraphKMeans
+    params: ClassVar[dict[str, Any]] = {"fold": True, "finish": "exact"}
+
+
+class TestFoldedCodes(ClustererTests):
+    backend = GraphPQKMeans
+    params: ClassVar[dict[str, Any]] = {"fold": True, "finish": "exact"}

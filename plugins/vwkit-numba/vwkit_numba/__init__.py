@@ -7,12 +7,13 @@ from typing import Any
 import vwkit
 from vwkit_numba.fast_pq import FastPQ
 from vwkit_numba.graph_kmeans import GraphKMeans
+from vwkit_numba.graph_pqkmeans import GraphPQKMeans
 from vwkit_numba.tree import VocabularyTree
 
-__all__ = ["FastPQ", "GraphKMeans", "VocabularyTree", "vwkit_backends"]
+__all__ = ["FastPQ", "GraphKMeans", "GraphPQKMeans", "VocabularyTree", "vwkit_backends"]
 
 
 @vwkit.hookimpl
 def vwkit_backends() -> list[type[Any]]:
-    """Bring `fast-pq`, `graph-kmeans` and `tree`."""
-    return [FastPQ, GraphKMeans, VocabularyTree]
+    """Bring `fast-pq`, `graph-kmeans`, `graph-pqkmeans` and `tree`."""
+    return [FastPQ, GraphKMeans, GraphPQKMeans, VocabularyTree]

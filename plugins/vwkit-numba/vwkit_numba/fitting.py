@@ -21,20 +21,20 @@ from vwkit_numba import kernels
 from vwkit_numba.coarse import group_centers
 from vwkit_numba.graph import Graph, build, renew
 from vwkit_numba.passes import Frame, Passes, Totals, inner
-from vwkit_numba.predicting import walk
+from vwkit_numba.predicting import everywhere, walk
 from vwkit_numba.start import start
 
 if TYPE_CHECKING:
-    from vwkit_numba.graph_kmeans import GraphKMeans
+    from vwkit_numba.graph_kmeans import GraphClusterer
 
-__all__ = ["Fit", "frame_of"]
+__all__ = ["Fit", "frame_of", "frame_of_book"]
 
 _MAPPED = 1 << 30
 _SAMPLE = 1 << 16
 # The share of a cluster's error that a split of it saves, as measured on SIFT.
 _GAIN = 0.1
 _SPLIT = 0.3  # how far the two halves start from each other, as a share of center to drawn row
-_REPAIRS = 20
+_REPAIRS = 3
 _PROBES = 2  # groups at the start from given centers; the graph does the rest
 _NO_PAIRS = np.zeros((0, 2), np.int64)
 
@@ -43,20 +43,26 @@ class Fit:
     """The data, the running state, and what becomes the result."""
 
     def __init__(
-        self, params: GraphKMeans, stream: Stream, weights: NDArray[np.float64] | None
+        self,
+        params: GraphClusterer,
+        stream: Stream,
+        weights: NDArray[np.float64] | None,
+        frame: Frame,
+        init: Path | Array | None,
     ) -> None:
-        self.params = params
+        self.params, self.init = params, init
         self.job = job()
         self.rows, self.k = stream.count(), params.k
-        frame = frame_of(stream, params.spherical, weights)
         self.passes = Passes(stream, _moderate(weights), frame, self.job, params.seed)
         self.labels = _room(self.rows, np.int32)
         self.runners = _room(self.rows, np.int32)
         self.gaps = _room(self.rows, np.float32)
-        self.totals = Totals.zeros(self.k, stream.dim)
+        self.totals = Totals.zeros(self.k, self.passes.dim)
         self.objective: list[float] = []
         self.changed: list[int] = []
         self.moved: list[int] = []
+        self.corrected = 0
+        self.distinct = True  # as far as is known, at least k rows
         self.pairs = _NO_PAIRS
         self.touched = np.ones(self.k, np.bool_)
         self.still = np.zeros(self.k, np.int8)
@@ -83,16 +89,20 @@ class Fit:
             self._told(step)
             self.job.checkpoint(step, self._state())
         self._repair()
+        if self.params.finish == "exact":
+            self._assign_exactly()
         self._hand_over()
 
     # Steps
 
     def _begin(self) -> None:
-        passes, init = self.passes, self.params.init
+        passes, init = self.passes, self.init
         if init is None:
-            self.centers, _ = start(passes, self.k, self.labels, self.gaps)
+            centers, _ = start(passes, self.k, self.labels, self.gaps)
+            self.centers = self._projected(centers)
         else:
-            self.centers = passes.frame.placed(_given_centers(init, self.k, passes.stream.dim))
+            given = _given_centers(init, (self.k, passes.stream.dim), passes.frame)
+            self.centers = passes.frame.placed(given)
         moved, half = inner(self.centers, passes.frame)
         coarse = group_centers(moved[:-1], self.job, self.params.seed)
         self.graph = build(passes, moved, half, coarse, self._neighbours)
@@ -146,12 +156,21 @@ class Fit:
     def _update(self, *, relocate: bool) -> None:
         """Move the centers to their means, some of them elsewhere, and renew the graph."""
         passes, before = self.passes, self.centers
-        self.centers = passes.means(self.totals, before)
+        self.centers = self._projected(passes.means(self.totals, before))
         self.pairs = self._pairs(relocate)
         if len(self.pairs):
             self._move(self.pairs)
         self.moved.append(len(self.pairs))
         self._renew(before)
+
+    def _projected(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the best centers that there are: the code nearest to the mean, for codes.
+
+        The distances of rows to a code sum to those to the mean, and the mean's to the code for
+        each of them: the nearest code is the best.
+        """
+        frame = self.passes.frame
+        return means if frame.book is None else frame.placed(means)
 
     def _renew(self, before: NDArray[np.float32]) -> None:
         """Renew the graph, and count for how long nothing in a center's list has moved."""
@@ -195,11 +214,7 @@ class Fit:
     def _move(self, pairs: NDArray[np.int64]) -> None:
         """Put each donor beside its victim; the donor's rows go to its neighbour."""
         donors, victims = pairs[:, 0], pairs[:, 1]
-        rows = self.totals.far_rows[victims]
-        ascending = np.argsort(rows, kind="stable")
-        far = np.empty((len(rows), self.passes.stream.dim), np.float32)
-        far[ascending] = self.passes.stream.take(rows[ascending])
-        far = self.passes.frame.placed(far)
+        far = self.passes.frame.placed(self.passes.take(self.totals.far_rows[victims]))
         old = self.centers[victims]
         apart = (far - old) * np.float32(_SPLIT)
         self.centers[donors] = self.passes.frame.placed(old + apart)
@@ -225,31 +240,63 @@ class Fit:
     def _repair(self) -> None:
         """Fill clusters that are empty after the last assignment."""
         for _ in range(_REPAIRS):
-            if (self.totals.totals[:, 0] > 0).all():
+            if self._full():
                 return
-            self._fill()
+            before = self.centers
+            empty, far = self._spare()
+            self.centers = before.copy()
+            self.centers[empty] = self.passes.frame.placed(self.passes.take(far))
+            self.pairs = np.stack([empty, self.labels[far]], axis=1)
+            self._renew(before)
             self._assign()
-        if (self.totals.totals[:, 0] > 0).all():
-            return
-        self._exactly()
+        self._fill()
 
     def _fill(self) -> None:
-        """Put empty centers right onto far rows; other centers stay where the rows were labelled."""
-        pairs, before = self._pairs(False), self.centers
-        if len(pairs):
-            self.centers = before.copy()
-            rows = self.totals.far_rows[pairs[:, 1]]
-            ascending = np.argsort(rows, kind="stable")
-            spare = np.empty((len(rows), self.passes.stream.dim), np.float32)
-            spare[ascending] = self.passes.stream.take(rows[ascending])
-            self.centers[pairs[:, 0]] = self.passes.frame.placed(spare)
-        self.pairs = pairs
-        self._renew(before)
+        """Move rows into empty clusters, as long as there are rows away from their centers."""
+        while not self._full():
+            empty, far = self._spare()
+            if not len(far):
+                self._exactly()
+                return
+            # Only these rows change over: to a center that is where they are.
+            self.centers[empty] = self.passes.frame.placed(self.passes.take(far))
+            self.touched[empty] = self.touched[self.labels[far]] = True
+            self.labels[far] = empty
+            self.ready = inner(self.centers, self.passes.frame)
+            self._accumulate()
+            self.objective[-1] = self.passes.objective(self.totals)
+
+    def _assign_exactly(self) -> None:
+        self.corrected = everywhere(self.passes, *self.ready, self.labels, self.gaps, self.touched)
+        self.touched[:] = True  # a repair may have renumbered everything
+        self._accumulate()
+        self.objective[-1] = self.passes.objective(self.totals)
+        if self.distinct:
+            self._fill()
+
+    def _full(self) -> bool:
+        return bool((self.totals.totals[:, 0] > 0).all())
+
+    def _spare(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return empty clusters, and for each a row that is far from its center: the worst first."""
+        totals = self.totals.totals
+        empty = np.flatnonzero(totals[:, 0] == 0)
+        able = np.flatnonzero((self.totals.far_rows >= 0) & (totals[:, 2] > 0) & (totals[:, 1] > 1))
+        able = able[np.argsort(-totals[able, 2], kind="stable")]
+        far = self.totals.far_rows[able]
+        places = _as_items(self.passes.take(far))
+        # Two centers in one place would be one: none where another one lies, and one for each place.
+        _, first = np.unique(places, return_index=True)
+        fresh = np.zeros(len(far), np.bool_)
+        fresh[first] = True
+        far = far[fresh & ~np.isin(places, _as_items(self.centers))]
+        return empty[: len(far)], far[: len(empty)]
 
     def _exactly(self) -> None:
         """Leave data with hardly k distinct rows to exact k-means, which counts them."""
+        self.distinct = False
         stream, weights = self.passes.stream, self.passes.weights
-        if self.passes.frame.unit:
+        if self.passes.frame.unit or self.passes.frame.book is not None:
             self._surplus()
             return
         lloyd: Any = vwkit.create(
@@ -278,24 +325,8 @@ class Fit:
         warn_few_distinct(len(full), self.k)
 
     def _hand_over(self) -> None:
-        params, frame = self.params, self.passes.frame
-        coarse = group_centers(self.ready[0][:-1], self.job, params.seed)
-        state: dict[str, Any] = {
-            "centers": self.centers,
-            "labels": self.labels,
-            "objective": self.objective,
-            "changed": self.changed,
-            "moved": self.moved,
-            "_shift": frame.shift,
-            "_scale": frame.scale,
-            "_lists": self.graph.lists,
-            "_coarse": coarse.centers,
-            "_members": coarse.members,
-            "_starts": coarse.starts,
-            "_ready": self.ready,
-        }
-        for name, value in state.items():
-            setattr(params, name, value)
+        coarse = group_centers(self.ready[0][:-1], self.job, self.params.seed)
+        self.params.take_over(self, coarse)
 
     # Progress and checkpoints
 
@@ -342,7 +373,7 @@ class Fit:
                 "changed",
                 "moved",
             }
-            and shapes["centers"] == (self.k, self.passes.stream.dim)
+            and shapes["centers"] == (self.k, self.passes.dim)
             and shapes["labels"] == (self.rows,)
         )
 
@@ -378,12 +409,31 @@ def frame_of(stream: Stream, spherical: bool, weights: NDArray[np.float64] | Non
     for chunk in stream:
         np.minimum(low, chunk.min(axis=0), out=low)
         np.maximum(high, chunk.max(axis=0), out=high)
+    return Frame(*_between(low, high), False)
+
+
+def frame_of_book(codebook: Array) -> Frame:
+    """Choose inner coordinates for what codes of a codebook, (m, ks, d/m), stand for."""
+    book = np.ascontiguousarray(codebook, np.float32)
+    return Frame(*_between(book.min(axis=1).ravel(), book.max(axis=1).ravel()), False, book)
+
+
+def _between(
+    low: NDArray[np.float32], high: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """Return the middle, and the power of two that brings all entries to at most 1 in size."""
     middle = (low / 2 + high / 2).astype(np.float32)
     widest = float(
         np.maximum(high.astype(np.float64) - middle, middle - low.astype(np.float64)).max()
     )
     exponent = math.frexp(widest)[1] if widest > 0 else 0
-    return Frame(middle, 2.0 ** -max(-126, min(126, exponent)), False)
+    return middle, 2.0 ** -max(-126, min(126, exponent))
+
+
+def _as_items(rows: NDArray[np.float32]) -> NDArray[Any]:
+    """Return rows as single items that can be compared."""
+    plain = np.ascontiguousarray(rows + np.float32(0))  # −0 becomes 0
+    return plain.view(np.dtype((np.void, plain.shape[1] * 4))).ravel()
 
 
 def _moderate(weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
@@ -401,15 +451,21 @@ def _room(rows: int, dtype: Any) -> NDArray[Any]:
         return np.memmap(file, dtype, "w+", shape=(rows,))
 
 
-def _given_centers(init: Path | Array, k: int, dim: int) -> NDArray[np.float32]:
+def _given_centers(init: Path | Array, shape: tuple[int, int], frame: Frame) -> NDArray[np.float32]:
+    what = "centers" if frame.book is None else "codes"
     if isinstance(init, Path):
         try:
             init = np.load(init, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
-    array = np.array(init, np.float32, order="C")
-    if array.shape != (k, dim):
-        raise ShapeError(f"init: centers of shape ({k}, {dim}) are needed; got {array.shape}")
+    array = np.asarray(init)
+    if array.shape != shape:
+        raise ShapeError(f"init: {what} of shape {shape} are needed; got {array.shape}")
+    if frame.book is not None:
+        if array.dtype.kind not in "iu" or (array.size and int(array.min()) < 0):
+            raise DataError(f"init: codes are whole numbers from 0 on; got dtype {array.dtype}")
+        return frame.vectors(array)
+    array = np.array(array, np.float32, order="C")
     if not np.isfinite(array).all():
         raise DataError("init: the given centers hold NaN or infinity")
     return array

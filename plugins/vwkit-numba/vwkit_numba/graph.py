@@ -63,9 +63,7 @@ def build(
     width = min(neighbours, -(-k // 4) * 4)
     lists = np.full((k, width), k, np.int32)
     near = np.empty((k, _NEAR), np.int32)
-    wanted = max(
-        _CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * width, k // len(coarse.centers) * _GROUPS
-    )
+    wanted = max(_CANDIDATES, _CANDIDATES_PER_NEIGHBOUR * width, k // len(coarse.centers) * _GROUPS)
     members = np.split(coarse.members, coarse.starts[1:-1])
     if k <= wanted:
         everyone = np.arange(k, dtype=np.int32)

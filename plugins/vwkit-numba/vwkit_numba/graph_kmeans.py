@@ -10,7 +10,7 @@ clustering").
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import annotated_types
 import numpy as np
@@ -20,43 +20,21 @@ import vwkit
 from vwkit.stream import Stream
 from vwkit.types import Array
 
-__all__ = ["GraphKMeans"]
+if TYPE_CHECKING:
+    from vwkit_numba.coarse import Coarse
+    from vwkit_numba.fitting import Fit
+    from vwkit_numba.passes import Frame
+
+__all__ = ["GraphClusterer", "GraphKMeans"]
 
 
-@vwkit.backend("graph-kmeans")
-class GraphKMeans(vwkit.Clusterer):
-    """K-means for large k: rows are compared with the neighbours of their center alone.
-
-    The same seed gives the same bytes for any number of threads and any chunk size: sums are exact,
-    and what a row is compared with depends on the row and the centers alone.
-
-    Attributes
-    ----------
-    centers : (k, d) float32
-    labels : (n,) int32
-    objective : list of float
-        Mean squared distance (spherical: mean 1 − cos) at each iteration's assignment; the last is
-        of `centers`.
-    changed : list of int
-        Labels that each assignment changed.
-    moved : list of int
-        Centers that were moved into other clusters before each iteration.
-
-    Examples
-    --------
-    >>> import numpy as np, vwkit
-    >>> rows = np.random.default_rng(0).integers(0, 255, (2000, 16)).astype(np.uint8)
-    >>> words = vwkit.create("clusterer", "graph-kmeans", k=100).fit(rows)
-    >>> words.centers.shape, len(np.unique(words.labels))
-    ((100, 16), 100)
-    """
+class GraphClusterer(vwkit.Clusterer):
+    """What graph k-means of vectors and of codes have in common."""
 
     library = "numba"
     requires = ("numba",)
     license = "BSD-2-Clause"
-    choose = "vocabularies of a thousand words and more: minutes where others take hours."
     streams = True
-    dtypes = ("uint8", "float32")
     supports_weights = True
     deterministic = True
     label_agreement = 0.9
@@ -78,37 +56,55 @@ class GraphKMeans(vwkit.Clusterer):
         default=0.1,
         doc="Share of the centers that may move into other clusters, in the first iterations.",
     )
-    spherical: bool = vwkit.Field(
-        default=False,
-        doc="Cluster by cosine: rows and centers are divided by their lengths.",
-    )
     probes: vwkit.Positive = vwkit.Field(
         default=16,
         doc="For `predict`: of about √k groups of centers, those that a row is compared with.",
     )
-    init: Path | np.ndarray[Any, Any] | None = vwkit.Field(
-        default=None, doc="Centers to start from, an array or a .npy file."
+
+    finish: Literal["graph", "exact"] = vwkit.Field(
+        default="graph",
+        doc="Whether rows are compared with all centers in the end (exact); `corrected` tells how "
+        "many labels that changed.",
+    )
+    fold: bool = vwkit.Field(
+        default=False,
+        doc="Whether to count equal rows once, with a weight: for data with many duplicates.",
     )
 
-    # What `predict` needs besides the centers: their coordinates, graph and groups.
-    _shift: NDArray[np.float32]
-    _scale: float
+    # What `predict` needs besides the centers: their graph and groups.
     _lists: NDArray[np.int32]
     _coarse: NDArray[np.float32]
     _members: NDArray[np.int32]
     _starts: NDArray[np.int64]
     _ready: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
+    def take_over(self, fit: Fit, coarse: Coarse) -> None:
+        """Set the attributes of a finished fit."""
+        self.labels, self.objective = fit.labels, fit.objective
+        self.changed, self.moved, self.corrected = fit.changed, fit.moved, fit.corrected
+        self._lists, self._ready = fit.graph.lists, fit.ready
+        self._coarse, self._members, self._starts = coarse.centers, coarse.members, coarse.starts
+
     def _fit(self, data: Any, weights: NDArray[np.float64] | None) -> None:
         from vwkit_numba.fitting import Fit
+        from vwkit_numba.folding import folded
 
         stream = data if isinstance(data, Stream) else Stream.from_array(data)
-        Fit(self, stream, weights).run()
+        places = None
+        if self.fold:
+            stream, weights, places = folded(stream, weights, self.k)
+        init: Path | Array | None = getattr(self, "init", None)
+        Fit(self, stream, weights, self._frame_of(stream, weights), init).run()
+        if places is not None:
+            self.labels = self.labels[places]
 
-    @property
-    def metric(self) -> str:
-        """``cosine`` if spherical, else ``l2``."""
-        return "cosine" if self.spherical else "l2"
+    def _frame_of(self, stream: Stream, weights: NDArray[np.float64] | None) -> Frame:
+        """Choose the coordinates for a fit."""
+        raise NotImplementedError
+
+    def _frame(self) -> Frame:
+        """Return the coordinates of the fit."""
+        raise NotImplementedError
 
     def _predict(self, data: Any) -> NDArray[np.int32]:
         from vwkit_numba.predicting import predict
@@ -127,3 +123,70 @@ class GraphKMeans(vwkit.Clusterer):
         super()._restore(state)
         self.changed = [int(value) for value in state["changed"]]
         self.moved = [int(value) for value in state["moved"]]
+        self.corrected = int(state["corrected"])
+
+
+@vwkit.backend("graph-kmeans")
+class GraphKMeans(GraphClusterer):
+    """K-means for large k: rows are compared with the neighbours of their center alone.
+
+    The same seed gives the same bytes for any number of threads and any chunk size: sums are exact,
+    and what a row is compared with depends on the row and the centers alone.
+
+    Attributes
+    ----------
+    centers : (k, d) float32
+    labels : (n,) int32
+    objective : list of float
+        Mean squared distance (spherical: mean 1 − cos) at each iteration's assignment; the last is
+        of `centers`.
+    changed : list of int
+        Labels that each assignment changed.
+    moved : list of int
+        Centers that were moved into other clusters before each iteration.
+    corrected : int
+        Labels that the last exact pass changed, if there was one.
+
+    Examples
+    --------
+    >>> import numpy as np, vwkit
+    >>> rows = np.random.default_rng(0).integers(0, 255, (2000, 16)).astype(np.uint8)
+    >>> words = vwkit.create("clusterer", "graph-kmeans", k=100).fit(rows)
+    >>> words.centers.shape, len(np.unique(words.labels))
+    ((100, 16), 100)
+    """
+
+    choose = "vocabularies of a thousand words and more: minutes where others take hours."
+    dtypes = ("uint8", "float32")
+
+    spherical: bool = vwkit.Field(
+        default=False,
+        doc="Cluster by cosine: rows and centers are divided by their lengths.",
+    )
+    init: Path | np.ndarray[Any, Any] | None = vwkit.Field(
+        default=None, doc="Centers to start from, an array or a .npy file."
+    )
+
+    _shift: NDArray[np.float32]
+    _scale: float
+
+    def _frame_of(self, stream: Stream, weights: NDArray[np.float64] | None) -> Frame:
+        from vwkit_numba.fitting import frame_of
+
+        return frame_of(stream, self.spherical, weights)
+
+    def take_over(self, fit: Fit, coarse: Coarse) -> None:
+        """Set the attributes of a finished fit."""
+        super().take_over(fit, coarse)
+        self.centers = fit.centers
+        self._shift, self._scale = fit.passes.frame.shift, fit.passes.frame.scale
+
+    def _frame(self) -> Frame:
+        from vwkit_numba.passes import Frame
+
+        return Frame(self._shift, float(self._scale), self.spherical)
+
+    @property
+    def metric(self) -> str:
+        """``cosine`` if spherical, else ``l2``."""
+        return "cosine" if self.spherical else "l2"

@@ -15,6 +15,8 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba import types
+from numba.extending import overload as _overload
 
 from vwkit_numba.lanes import (
     dots_4,
@@ -37,6 +39,8 @@ __all__ = [
     "segments",
 ]
 
+# It has no types of its own.
+overload: Any = _overload
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 #: ‖c‖²/2 of the entry that fills a list up: no vector is near it.
 FAR = np.float32(1e37)
@@ -79,9 +83,21 @@ def segments(starts: Any) -> Any:
     return found
 
 
-@_compiled
 def _load(x: Any, row: int, shift: Any, scale: Any, unit: bool, out: Any) -> bool:
-    """Bring one row into inner coordinates; tell whether it has a direction, if that counts."""
+    """Bring one row into inner coordinates; tell whether it has a direction, if that counts.
+
+    `x` is an array of vectors, or a pair: codes and tables, (m, ks, d/m), of what they stand for in
+    inner coordinates.
+    """
+    raise NotImplementedError
+
+
+@overload(_load)
+def _loader(x: Any, row: Any, shift: Any, scale: Any, unit: Any, out: Any) -> Any:
+    return _load_code if isinstance(x, types.BaseTuple) else _load_vector
+
+
+def _load_vector(x: Any, row: Any, shift: Any, scale: Any, unit: Any, out: Any) -> Any:
     for t in range(x.shape[1]):
         out[t] = (np.float32(x[row, t]) - shift[t]) * scale
     if unit:
@@ -94,6 +110,39 @@ def _load(x: Any, row: int, shift: Any, scale: Any, unit: bool, out: Any) -> boo
         for t in range(x.shape[1]):
             out[t] = np.float32(out[t] * factor)
     return True
+
+
+def _load_code(x: Any, row: Any, shift: Any, scale: Any, unit: Any, out: Any) -> Any:
+    codes, tables = x
+    m, ks, width = tables.shape
+    at = 0
+    for s in range(m):
+        # Whatever a damaged file says, nothing outside the tables is read.
+        code = min(np.int64(codes[row, s]), ks - 1)
+        for t in range(width):
+            out[at + t] = tables[s, code, t]
+        at += width
+    return True
+
+
+def _ahead(x: Any, row: int) -> None:
+    """Ask the memory for a row that will be read soon."""
+    raise NotImplementedError
+
+
+@overload(_ahead)
+def _asker(x: Any, row: Any) -> Any:
+    if isinstance(x, types.BaseTuple):  # codes are few bytes, and side by side
+
+        def nothing(x: Any, row: Any) -> None:
+            pass
+
+        return nothing
+
+    def ask(x: Any, row: Any) -> None:
+        prefetch(x, row)
+
+    return ask
 
 
 @_compiled
@@ -120,7 +169,7 @@ def assign(
 
     Parameters
     ----------
-    x : (n, d) rows; shift : (d,); scale : float32; unit : whether rows are divided by their length
+    x : (n, d) rows, or a pair of codes and tables; shift : (d,); scale : float32; unit : whether rows are divided by their length
     order : row numbers by group; pieces : from `segments`; first, last : which pieces
     lists, list_starts : center numbers of each group, in multiples of four
     centers : (k + 1, D) in inner coordinates; half : (k + 1,) ‖c‖²/2, the last one `FAR`
@@ -148,10 +197,12 @@ def assign(
     for piece in range(first, last):
         group = pieces[piece, 2]
         begin, count = list_starts[group], list_starts[group + 1] - list_starts[group]
+        if count == 0:
+            continue  # `nearest_4` takes it that there is something
         for start in range(pieces[piece, 0], pieces[piece, 1], _BATCH):
             stop = min(pieces[piece, 1], start + _BATCH)
             for i in range(start, stop):
-                prefetch(x, order[min(i + _AHEAD, len(order) - 1)])
+                _ahead(x, order[min(i + _AHEAD, len(order) - 1)])
                 _load(x, order[i], shift, scale, unit, scratch[i - start])
             for i in range(start, stop, 4):
                 nearest_4(scratch, i - start, blocks, centers, half, lists, begin, count, found)
@@ -235,7 +286,7 @@ def accumulate(
     totals : (k, 4) int64, added to: weight, rows, weighted distances, weighted gaps
     far_keys, far_rows : (k,) the row that was drawn in proportion to its distance, roughly
     """
-    dim, wide = x.shape[1], centers.shape[1]
+    dim, wide = len(shift), centers.shape[1]
     row_values = np.zeros(wide, np.float32)
     per_value, per_weight, per_distance = scales[0], scales[1], scales[2]
     most = np.float32(8 * wide)
@@ -250,7 +301,7 @@ def accumulate(
             aimed = aimed or centers[c, t] != 0
         for i in range(starts[c], starts[c + 1]):
             row = order[i]
-            prefetch(x, order[min(i + _AHEAD, len(order) - 1)])
+            _ahead(x, order[min(i + _AHEAD, len(order) - 1)])
             directed = _load(x, row, shift, scale, unit, row_values)
             distance = squared_distance(row_values, wide // 16, centers, c)
             if not (directed and aimed):

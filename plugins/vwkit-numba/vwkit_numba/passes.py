@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vwkit.errors import DataError
 from vwkit.jobs import Job
+from vwkit.kernels import nearest_rows
 from vwkit.stream import Stream
 from vwkit.types import Array
 
@@ -26,19 +29,64 @@ _NONE = np.zeros(0, np.int32)
 
 @dataclass(frozen=True)
 class Frame:
-    """Inner coordinates: x' = (x − shift)·scale, divided by its length if `unit`."""
+    """Inner coordinates: x' = (x − shift)·scale, divided by its length if `unit`.
+
+    Rows may be codes: then `book`, (m, ks, d/m), has what they stand for.
+    """
 
     shift: NDArray[np.float32]
     scale: float
     unit: bool
+    book: NDArray[np.float32] | None = None
 
     @property
     def wide(self) -> int:
         """Dimensions, filled up to a multiple of 16."""
         return -(-len(self.shift) // 16) * 16
 
+    @cached_property
+    def tables(self) -> NDArray[np.float32]:
+        """What codes stand for, in inner coordinates."""
+        book = cast("NDArray[np.float32]", self.book)
+        shift = self.shift.reshape(len(book), 1, -1)
+        return np.ascontiguousarray(((book - shift.astype(np.float64)) * self.scale), np.float32)
+
+    def vectors(self, rows: Array, first: int = 0) -> NDArray[np.float32]:
+        """Return what rows stand for, (n, d); `first` is the number of the first one."""
+        if self.book is None:
+            return np.asarray(rows, np.float32)
+        self.check(rows, first)
+        parts = [self.book[j].take(rows[:, j], axis=0) for j in range(len(self.book))]
+        return np.concatenate(parts, axis=1)
+
+    def check(self, rows: Array, first: int = 0) -> None:
+        """Refuse codes that stand for nothing."""
+        if self.book is None or np.iinfo(rows.dtype).max < self.book.shape[1]:
+            return
+        if rows.size and int(rows.max()) >= self.book.shape[1]:
+            row, place = (int(one[0]) for one in np.nonzero(rows >= self.book.shape[1]))
+            raise DataError(
+                f"codes: row {first + row} has the code {int(rows[row, place])} at {place}, and the "
+                f"quantizer has {self.book.shape[1]} codewords: give it codes that it made"
+            )
+
+    def codes(self, centers: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the nearest codes of vectors (n, d), each slice by itself."""
+        book = cast("NDArray[np.float32]", self.book)
+        width = book.shape[2]
+        codes = np.empty((len(centers), len(book)), np.uint8 if book.shape[1] <= 256 else np.uint16)
+        for j in range(len(book)):
+            part = np.ascontiguousarray(centers[:, j * width : (j + 1) * width])
+            codes[:, j] = nearest_rows(part, book[j])
+        return codes
+
     def placed(self, centers: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return centers as they may be: of length 1 if `unit`; zeros stay zeros."""
+        """Return centers as they may be: what codes stand for, or of length 1 if `unit`.
+
+        Zeros stay zeros.
+        """
+        if self.book is not None:
+            return self.vectors(self.codes(centers))
         if not self.unit:
             return centers
         wide = centers.astype(np.float64)
@@ -147,6 +195,18 @@ class Passes:
         self._weights = np.zeros(0) if self.weights is None else self.weights
 
     @property
+    def dim(self) -> int:
+        """Dimensions of what the rows stand for."""
+        return len(self.frame.shift)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return what some rows stand for, in any order."""
+        order = np.argsort(rows, kind="stable")
+        found = np.empty((len(rows), self.dim), np.float32)
+        found[order] = self.frame.vectors(self.stream.take(rows[order]))
+        return found
+
+    @property
     def pool(self) -> ThreadPoolExecutor:
         """Threads for the kernels, which hold no lock of Python's."""
         if not hasattr(self, "_pool"):
@@ -185,19 +245,26 @@ class Passes:
         bounds[0], bounds[-1] = 0, len(starts) - 1
         return bounds
 
-    def blocks(self) -> Iterator[tuple[int, Array]]:
+    def parts(self) -> Iterator[tuple[int, Array]]:
         """Yield the rows with the number of the first, in blocks as large as memory allows."""
         if self.stream.array is not None:
             array = self.stream.array
             for start in range(0, self.rows, _MOST_ROWS):
-                yield start, _readonly(array[start : start + _MOST_ROWS])
+                yield start, array[start : start + _MOST_ROWS]
             return
         row_bytes = self.stream.dim * self.stream.dtype.itemsize + 16
         step = max(1 << 14, min(_MOST_ROWS, self.job.memory // (4 * row_bytes)))
         start = 0
         for block in self.stream.rechunk(step):
-            yield start, _readonly(block)
+            yield start, block
             start += len(block)
+
+    def blocks(self) -> Iterator[tuple[int, Any]]:
+        """Yield the same as kernels take it: codes come with their tables."""
+        for start, rows in self.parts():
+            self.frame.check(rows, start)
+            ready = _readonly(rows)
+            yield start, ready if self.frame.book is None else (ready, self.frame.tables)
 
     def assign(
         self,
@@ -224,7 +291,7 @@ class Passes:
         changed = 0
         frame = self.frame
         for start, block in self.blocks():
-            here = slice(start, start + len(block))
+            here = slice(start, start + _length(block))
             order, starts = self._grouped(groups[here], group_count)
             pieces = kernels.segments(starts)
             block_labels, block_gaps = labels[here], gaps[here]
@@ -233,7 +300,7 @@ class Passes:
             def one(
                 first: int,
                 last: int,
-                block: Array = block,
+                block: Any = block,
                 order: Any = order,
                 pieces: Any = pieces,
                 block_labels: Any = block_labels,
@@ -299,7 +366,7 @@ class Passes:
         frame = self.frame
         seed = np.uint64((self.seed * 1_000_003 + draw) * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
         for start, block in self.blocks():
-            here = slice(start, start + len(block))
+            here = slice(start, start + _length(block))
             order, starts = self._grouped(labels[here], len(active))
             weights = self._weights[here] if len(self._weights) else self._weights
 
@@ -307,7 +374,7 @@ class Passes:
                 first: int,
                 last: int,
                 start: int = start,
-                block: Array = block,
+                block: Any = block,
                 order: Any = order,
                 starts: Any = starts,
                 weights: Any = weights,
@@ -374,6 +441,10 @@ class Passes:
         starts = np.empty(k + 1, np.int64)
         kernels.group_rows(labels, k, order, starts)
         return order, starts
+
+
+def _length(block: Any) -> int:
+    return len(block[0] if isinstance(block, tuple) else block)
 
 
 def _readonly(array: Array) -> Array:

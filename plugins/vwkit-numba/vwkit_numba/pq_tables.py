@@ -111,11 +111,12 @@ def reach_of(codebook: NDArray[np.float32], rows: Array) -> tuple[int, ...]:
     """Return how far some of the rows are from each slice's mean codeword, as a power of two."""
     m, _, width = codebook.shape
     if rows.dtype == np.uint8 or len(rows) == 0:
-        return (0,) * m
+        return tuple(0 for _ in range(m))
     few = rows[:: -(-len(rows) // _SEEN)].astype(np.float64).reshape(-1, m, width)
     farthest = np.sqrt(((few - shifts_of(codebook, rows.dtype)) ** 2).sum(axis=2).max(axis=0))
     # A little more, for the rows that were not looked at.
-    return tuple(math.frexp(1.25 * one)[1] for one in farthest.tolist())
+    reach: tuple[int, ...] = tuple(math.frexp(1.25 * one)[1] for one in farthest.tolist())
+    return reach
 
 
 def rounding_of(words: NDArray[np.float32]) -> float:

@@ -102,6 +102,8 @@ class Training:
         #: Of each slice, the mean squared error on the smallest part.
         self.errors = np.zeros(m)
         self.squares: NDArray[np.float64] | None = None
+        #: Of each slice, how much less its squared errors are than the squares of its rows.
+        self.explained = np.zeros(m)
         #: Of each slice, whether bytes are fine enough for its codewords while they are learned.
         self.rough = np.zeros(m, np.bool_)
         #: The fewest codewords of a slice that were enough for all of its rows.
@@ -157,8 +159,9 @@ class Training:
         if saved is None:
             return None
         shapes = {name: array.shape for name, array in saved[1].items()}
-        own = {"codebook": (self.m, self.ks, self.width), "errors": (self.m,), "at": (3,)}
-        if shapes != {**own, "rough": (self.m,), "active": shapes.get("active")}:
+        own = {"codebook": (self.m, self.ks, self.width), "at": (3,)}
+        own.update(dict.fromkeys(("errors", "explained", "rough"), (self.m,)))
+        if shapes != {**own, "active": shapes.get("active")}:
             return None
         level, step, self.used = (int(number) for number in saved[1]["at"])
         if not 0 <= level < levels:
@@ -166,6 +169,7 @@ class Training:
         self.steps = saved[0]
         self.codebook = np.ascontiguousarray(saved[1]["codebook"], np.float32)
         self.errors = saved[1]["errors"].astype(np.float64)
+        self.explained = saved[1]["explained"].astype(np.float64)
         self.rough = saved[1]["rough"].astype(np.bool_)
         active = np.unique(saved[1]["active"].astype(np.int64))
         return level, step, active[(active >= 0) & (active < self.m)]
@@ -198,7 +202,7 @@ class Training:
             if not len(active):
                 break
             sums, counts = self._pass(rows, active)
-            fresh, gained = self._means(sums, counts, active)
+            fresh, gained = self._means(sums, counts, active, step)
             if level == 0:
                 self._remember(rows, fresh, counts, active)
             going = gained > _TOLERANCE * len(rows) * self.errors
@@ -215,6 +219,7 @@ class Training:
             state: dict[str, Array] = {
                 "codebook": fresh,
                 "errors": self.errors,
+                "explained": self.explained,
                 "rough": self.rough,
                 "active": active,
                 "at": np.array([level, step + 1, self.used]),
@@ -260,17 +265,28 @@ class Training:
         return np.zeros((*shape, self.width), np.int64), np.zeros(shape, np.int64)
 
     def _means(
-        self, sums: NDArray[Any], counts: NDArray[Any], active: NDArray[Any]
+        self,
+        sums: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        active: NDArray[np.int64],
+        step: int,
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return the means, and by how much they lessen the squared errors of each slice."""
+        """Return the means, and by how much the squared errors of each slice become less."""
         fresh = self.codebook.copy()
         gained = np.zeros(self.m)
         for j in active:
             full = counts[j] > 0
-            mean = sums[j][full] / self.unit / counts[j][full, None] + self.origins[j]
-            step = ((mean - fresh[j][full]) ** 2).sum(axis=1)
-            gained[j] = float((counts[j][full] * step).sum())
-            fresh[j][full] = mean
+            mean = sums[j][full] / self.unit / counts[j][full, None]
+            # The errors about the means are a constant less this, so that they can be compared
+            # without a look at the rows.
+            before = self.explained[j]
+            self.explained[j] = float(counts[j][full] @ (mean**2).sum(axis=1))
+            moved = ((mean + self.origins[j] - fresh[j][full]) ** 2).sum(axis=1)
+            gained[j] = float(counts[j][full] @ moved)
+            if step:
+                # Where codewords are rounded, they move for ever.
+                gained[j] = min(gained[j], self.explained[j] - before)
+            fresh[j][full] = mean + self.origins[j]
         return fresh, gained
 
     def _remember(

@@ -16,26 +16,29 @@ from vwkit.jobs import job
 from vwkit.stream import Stream, row_spans
 from vwkit_numba.coarse import Coarse
 from vwkit_numba.graph import Graph
-from vwkit_numba.passes import Frame, Passes, inner
+from vwkit_numba.passes import Frame, Passes, inner, padded_lists
 
 if TYPE_CHECKING:
-    from vwkit_numba.graph_kmeans import GraphKMeans
+    from vwkit_numba.graph_kmeans import GraphClusterer
 
-__all__ = ["predict", "walk"]
+__all__ = ["everywhere", "predict", "walk"]
 
 # Rows that are looked at together: what is kept of them meanwhile takes probes·4 bytes each.
 _ROWS = 1 << 18
+# Centers that rows are compared with at once when it is to be all: they stay in the second cache.
+_CENTERS = 1024
 
 
-def predict(fitted: GraphKMeans, data: Any) -> NDArray[np.int32]:
+def predict(fitted: GraphClusterer, data: Any) -> NDArray[np.int32]:
     """Return the labels of rows (n, d), each found by itself."""
-    frame = Frame(fitted._shift, float(fitted._scale), fitted.spherical)
+    frame = fitted._frame()
     passes = Passes(Stream.from_array(data), None, frame, job(), 0)
     labels = np.zeros(len(data), np.int32)
     if len(data) == 0:
         return labels
     if fitted._ready is None:
-        fitted._ready = inner(fitted.centers, frame)
+        centers = fitted.centers if frame.book is None else frame.vectors(fitted.centers)
+        fitted._ready = inner(centers, frame)
     moved, half = fitted._ready
     coarse = Coarse(fitted._coarse, fitted._members, fitted._starts)
     graph = Graph(fitted._lists, np.zeros((len(moved) - 1, 0), np.int32))
@@ -71,7 +74,7 @@ def walk(
     of_groups = np.concatenate([of_groups[:-1], np.zeros((padding, frame.wide), np.float32)])
     group_half = np.concatenate([group_half[:-1], np.full(padding, group_half[-1], np.float32)])
     members, neighbours = coarse.lists(k), graph.as_lists()
-    for start, block in passes.blocks():
+    for start, block in passes.parts():
         for first, last in row_spans(len(block), _ROWS):
             part = passes.over(block[first:last])
             here = slice(start + first, start + last)
@@ -82,3 +85,28 @@ def walk(
                 )
             part.assign(labels[here], k, neighbours, centers, half, labels[here], gaps[here])
             passes.job.check()
+
+
+def everywhere(
+    passes: Passes,
+    centers: NDArray[np.float32],
+    half: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    gaps: NDArray[np.float32],
+    touched: NDArray[np.bool_],
+) -> int:
+    """Label all rows by the nearest of all centers, as float32 tells; return how many change."""
+    k, changed = len(centers) - 1, 0
+    pieces = [padded_lists([np.arange(first, last)], k) for first, last in row_spans(k, _CENTERS)]
+    for start, block in passes.parts():
+        for first, last in row_spans(len(block), _ROWS):
+            part = passes.over(block[first:last])
+            here = slice(start + first, start + last)
+            everyone, before = np.zeros(last - first, np.int32), labels[here].copy()
+            for piece in pieces:
+                part.assign(everyone, 1, piece, centers, half, labels[here], gaps[here], keep=True)
+            other = before != labels[here]
+            touched[before[other]] = touched[labels[here][other]] = True
+            changed += int(other.sum())
+            passes.job.progress(start + last, passes.rows, "rows")
+    return changed

@@ -37,7 +37,7 @@ def start(
     count = int(groups.max()) + 1
     if passes.weights is None:
         able = np.bincount(groups, minlength=count)
-        mass = able.astype(np.float64)
+        mass = np.asarray(able, np.float64)
         useful = None
     else:
         mass = np.bincount(groups, weights=passes.weights, minlength=count)
@@ -47,7 +47,7 @@ def start(
     centers = _drawn(passes, groups, wanted, useful)
     members = np.split(np.arange(k, dtype=np.int32), np.cumsum(wanted)[:-1])
     lists = padded_lists(members, k)
-    totals = Totals.zeros(k, passes.stream.dim)
+    totals = Totals.zeros(k, passes.dim)
     every = np.ones(k, np.bool_)
     for step in range(_ITERATIONS):
         compared, half = inner(centers, passes.frame)
@@ -69,12 +69,12 @@ def _split(passes: Passes, count: int, gaps: NDArray[np.float32]) -> NDArray[np.
     inside = Passes(Stream.from_array(sample), weights, passes.frame, passes.job, passes.seed)
     try:
         order = np.argsort(row_hash(passes.seed + 1, useful), kind="stable")
-        centers = passes.frame.placed(sample[useful[order[:count]]].astype(np.float32))
+        centers = passes.frame.placed(passes.frame.vectors(sample[useful[order[:count]]]))
         count = len(centers)
         own = np.zeros(len(sample), np.int32)
         nobody = np.zeros(len(sample), np.int32)
         own_gaps = np.empty(len(sample), np.float32)
-        totals = Totals.zeros(count, passes.stream.dim)
+        totals = Totals.zeros(count, passes.dim)
         every = np.ones(count, np.bool_)
         everyone = padded_lists([np.arange(count)], count)
         for step in range(_GROUP_ITERATIONS):
@@ -91,12 +91,13 @@ def _split(passes: Passes, count: int, gaps: NDArray[np.float32]) -> NDArray[np.
 
 
 def shares(mass: NDArray[np.float64], able: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-    """Share k centers out in proportion to `mass`, at most `able` each.
+    """Share k centers out in proportion to `mass`, at least one and at most `able` each.
 
-    Largest remainders; what a group cannot take goes to the others.
+    Largest remainders; what a group cannot take goes to the others. There are no more groups than
+    centers.
     """
-    given = np.zeros(len(mass), np.int64)
-    open_ = able > 0
+    given = (able > 0).astype(np.int64)
+    open_ = given < able
     while (left := k - int(given.sum())) > 0 and open_.any():
         part = np.where(open_, mass, 0.0)
         if part.sum() <= 0:
@@ -131,11 +132,7 @@ def _drawn(
     places = np.concatenate(
         [np.arange(first, first + count) for first, count in zip(firsts, wanted, strict=True)]
     )
-    rows = order[places]
-    ascending = np.argsort(rows, kind="stable")
-    centers = np.empty((len(rows), passes.stream.dim), np.float32)
-    centers[ascending] = passes.stream.take(rows[ascending])
-    return passes.frame.placed(centers)
+    return passes.frame.placed(passes.take(order[places]))
 
 
 def _small_hashes(
