@@ -6,9 +6,14 @@ import importlib
 CASES = {
     "assign": "approximate k-means: what each index costs as `assign`, and how well it assigns",
     "framework": "what vwkit costs on top of bare faiss and hnswlib",
+    "growth": "how the time of graph k-means grows with the rows and with k",
     "lloyd": "a Lloyd fit on a memory-mapped uint8 file: peak memory, and time beside faiss.Kmeans",
+    "pq": "product quantizers: training and encoding, beside faiss and pqkmeans",
+    "questions": "what repeated descriptors, smaller training sets and codes cost a vocabulary",
     "recall": "what each index finds, how fast, in how much memory, beside its bare library",
+    "seeds": "how far every backend is from the conformance suite's thresholds, over many seeds",
     "start": "what importing vwkit and asking for help cost",
+    "vocabulary": "k-means at large k beside other libraries; names of its parts may follow",
 }
 
 
@@ -19,18 +24,40 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="threads for both sides [2]")
     parser.add_argument("--repeats", type=int, default=7, help="runs of each side [7]")
     parser.add_argument("--data", help="descriptor file with real vectors [made ones]")
+    kept = "assign, pq, recall, seeds, vocabulary"
     parser.add_argument(
-        "--rows", type=int, action="append", help="recall, assign: rows; recall takes several"
+        "--rows", type=int, action="append", help="rows, where they can vary; recall takes several"
     )
-    parser.add_argument("--words", type=int, help="assign: clusters [4096]")
-    parser.add_argument("--results", help="recall, assign: file of JSON lines to go on with")
-    parser.add_argument("--only", help="recall, assign: just the indexes that hold this text")
+    parser.add_argument("--words", type=int, help="assign, vocabulary: clusters")
+    parser.add_argument("--results", help=f"{kept}: file of JSON lines to go on with")
+    parser.add_argument(
+        "--only", help=f"{kept}: just what holds this text, even if measured already"
+    )
+    parser.add_argument("--seeds", type=int, default=200, help="seeds: how many [200]")
+    parser.add_argument("--limit", type=int, help="vocabulary: seconds for each contestant")
+    parser.add_argument("--plot", help="growth: PNG to draw (needs matplotlib)")
     options = parser.parse_args()
-    unknown = set(options.cases) - set(CASES)
-    if unknown:
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    for name in options.cases or CASES:
+    for name, parts in _asked(options.cases or list(CASES), parser):
+        options.parts = parts
         importlib.import_module(f"benchmarks.{name}").main(options)
+
+
+def _asked(names, parser):
+    """Return the cases, each with its parts: the names behind a case that it knows as such."""
+    asked, known = [], ()
+    for name in names:
+        if name in known:
+            asked[-1][1].append(name)
+            continue
+        if name not in CASES:
+            there = (
+                f"its parts are {', '.join(known)}" if known else f"there are {', '.join(CASES)}"
+            )
+            parser.error(f"no such case: {name}; {there}")
+        asked.append((name, []))
+        # Only a case that is asked for is imported.
+        known = getattr(importlib.import_module(f"benchmarks.{name}"), "PARTS", ())
+    return asked
 
 
 if __name__ == "__main__":

@@ -2,8 +2,12 @@
 
 import datetime
 import importlib.metadata
+import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,3 +92,68 @@ def vectors(rows, dim=128, seed=0, path=None):
     centers = rng.gamma(0.6, 40, (1000, dim))
     values = centers[rng.integers(0, 1000, rows)] + rng.normal(0, 15, (rows, dim))
     return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def drawn(rows, path=None):
+    """Return rows drawn at random from a file, in its order, or made ones."""
+    if not path:
+        return vectors(rows)
+    import vwkit
+
+    stream = vwkit.read(path)
+    count = stream.count()
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.choice(count, min(count, rows), replace=False))
+    return np.ascontiguousarray(stream.take(chosen))
+
+
+# Cases in processes of their own, kept in a file of JSON lines -------------------------------------
+
+
+def pinned(threads):
+    """Return the environment that gives a process's libraries so many threads from the beginning."""
+    names = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")
+    return {f"{name}_NUM_THREADS": str(threads) for name in names}
+
+
+def child(case, task, folder, limit, env=None):
+    """Run ``python -m benchmarks.CASE TASK``; return the dicts it printed, and why it failed.
+
+    Whoever runs out of time (`limit`, seconds) or dies has told what was known before. What `env`
+    holds is added to the environment.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{case}", json.dumps(task)]
+    out, err, failure = folder / "told", folder / "errors", None
+    with out.open("w") as stdout, err.open("w") as stderr:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=Path(__file__).parents[1],
+                stdout=stdout,
+                stderr=stderr,
+                timeout=limit,
+                check=False,
+                env={**os.environ, **(env or {})},
+            )
+        except subprocess.TimeoutExpired:
+            failure = f"over {limit // 60} minutes"
+        else:
+            if done.returncode:
+                last = err.read_text().strip().splitlines()[-1:]
+                failure = " ".join(last) or f"exit status {done.returncode}"
+    told = [json.loads(line) for line in out.read_text().splitlines() if line.startswith("{")]
+    return told, failure
+
+
+def lines_of(results):
+    """Return what a file of JSON lines holds."""
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text().splitlines()]
+
+
+def append(results, line):
+    """Add one line, with the time."""
+    line["when"] = datetime.datetime.now().isoformat(timespec="seconds")
+    with results.open("a") as file:
+        file.write(json.dumps(line) + "\n")

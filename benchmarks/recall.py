@@ -5,9 +5,7 @@ from its folder by another process, whose memory is that of a searcher. Results 
 of JSON lines, from which the table is printed; what the file holds already is not measured again.
 """
 
-import datetime
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,14 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import LIBRARIES, machine, paired, table, vectors
+from benchmarks.common import (
+    LIBRARIES,
+    append,
+    child,
+    drawn,
+    lines_of,
+    machine,
+    paired,
+    table,
+)
 
 QUERIES, K = 1_000, 10
 LIMIT = 20 * 60  # seconds for a case
 # Up to here one thread builds, which makes all but FLANN repeatable: the bare library must then find
 # the very same neighbours.
 ALONE = 100_000
-ROOT = Path(__file__).parents[1]
 
 
 def cases(rows):
@@ -74,17 +80,8 @@ def prepare(folder, path, rows):
 
 def _split(path, rows):
     """Draw queries and a base; no query has an equal in the base."""
+    found = drawn(rows + 2 * QUERIES, path)
     rng = np.random.default_rng(0)
-    wanted = rows + 2 * QUERIES
-    if path:
-        import vwkit
-
-        stream = vwkit.read(path)
-        count = stream.count()
-        chosen = np.sort(rng.choice(count, min(count, wanted), replace=False))
-        found = np.ascontiguousarray(stream.take(chosen))
-    else:
-        found = vectors(wanted)
     spare = rng.permutation(len(found))[: 2 * QUERIES]
     base = np.delete(found, spare, axis=0)[:rows]
     held = {row.tobytes() for row in base}
@@ -239,32 +236,11 @@ def _mapped(folder):
     return total
 
 
-def _child(task, log):
-    """Run one step in a process; return what it told before it ended or ran out of time."""
-    command = [sys.executable, "-m", "benchmarks.recall", json.dumps(task)]
-    out, failure = log.with_suffix(".out"), None
-    with out.open("w") as stdout, log.with_suffix(".err").open("w") as stderr:
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, stdout=stdout, stderr=stderr, timeout=LIMIT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            failure = f"over {LIMIT // 60} minutes"
-        else:
-            if done.returncode:
-                failure = log.with_suffix(".err").read_text().strip().splitlines()[-1:]
-    told = [json.loads(line) for line in out.read_text().splitlines() if line.startswith("{")]
-    return told, failure
-
-
 # All of it ----------------------------------------------------------------------------------------
 
 
 def _known(results):
-    if not results.exists():
-        return {}
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
-    return {(line["data"], line["rows"], line["case"]): line for line in lines}
+    return {(line["data"], line["rows"], line["case"]): line for line in lines_of(results)}
 
 
 def main(options):
@@ -296,7 +272,7 @@ def _fill(results, data, folder, rows, options):
             "build_threads": threads,
             "repeats": options.repeats,
         }
-        told, failure = _child({"step": "measure", **task}, folder / "log")
+        told, failure = child("recall", {"step": "measure", **task}, folder, LIMIT)
         line = {
             "data": data,
             "rows": rows,
@@ -308,14 +284,12 @@ def _fill(results, data, folder, rows, options):
         for one in told:
             line.update({} if "late" in one else one)
         if "file" in line:
-            more, other_failure = _child({"step": "reopen", **task}, folder / "log")
+            more, other_failure = child("recall", {"step": "reopen", **task}, folder, LIMIT)
             for one in more:
                 line.update(one)
             failure = failure or other_failure
         line.update(failure=failure, machine=machine(options.threads, LIBRARIES))
-        line["when"] = datetime.datetime.now().isoformat(timespec="seconds")
-        with results.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append(results, line)
 
 
 def _print(results, data, rows):

@@ -72,6 +72,16 @@ def check_approximate_vocabulary(data, run):
     assert run.clusterer.assign.name == "hnsw"
 
 
+def check_large_vocabulary(data, run):
+    assert run.clusterer.name == "graph-kmeans"
+    words, items = read_words(data / "out/words")
+    assert len(np.unique(words.words)) == 1000
+    assert [item.id for item in items] == ["descriptors.bvecs"]
+    # What the graph said of the rows, and what the saved vocabulary says, may differ for a few.
+    again = vwkit.load(data / "out/vocabulary").encode(vwkit.read(data / "descriptors.bvecs"))
+    assert (again.toarray()[:, 0] == words.words).mean() > 0.9
+
+
 def check_codes(data, run):
     codes = np.load(data / "out/codes.npy")
     assert codes.shape == (3000, 4)

@@ -230,14 +230,14 @@ class Torch(NetworkFeaturizer):
 
     def _prepare(self) -> Network:
         torch = files.imported()
-        drawn = torch.get_rng_state()
+        state = torch.get_rng_state()
         network = cast("_TorchNetwork", super()._prepare())
         # The trial that has just been run shows what no look at a program could.
-        if not torch.equal(drawn, torch.get_rng_state()):
-            drawn = torch.get_rng_state()
+        after = torch.get_rng_state()
+        if not torch.equal(state, after):
             network.vectors(network.preparation.noise(1))
-            if not torch.equal(drawn, torch.get_rng_state()):  # and no other thread did it
-                torch.set_rng_state(drawn)
+            if not torch.equal(after, torch.get_rng_state()):  # no other thread did it
+                torch.set_rng_state(state)
                 raise files.refused(
                     network.file, "draws random numbers, so equal pictures would differ"
                 )

@@ -94,7 +94,7 @@ def measure(
                     spread.alarms.append(seed)
             if error is not None:
                 spread = found.setdefault(
-                    (name, error), Spread(suite.__name__, name, f"failure: {error}", False)
+                    (name, error), Spread(suite.__name__, name, f"failure: {error[:90]}", False)
                 )
                 spread.values.append(1.0)
                 spread.limits.append(0.0)

@@ -25,6 +25,13 @@ class TestIVF(IndexTests):
     min_rows = 4
 
 
+class TestOnDisk(IndexTests):
+    backend = Faiss
+    params: ClassVar[dict[str, Any]] = {"factory": "IVF4,Flat", "nprobe": 4, "on_disk": True}
+    min_recall = 1.0
+    min_rows = 4
+
+
 class TestHalf(IndexTests):
     backend = Faiss
     params: ClassVar[dict[str, Any]] = {"factory": "SQfp16"}

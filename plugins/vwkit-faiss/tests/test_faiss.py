@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import doctest
 import logging
 import threading
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from vwkit_faiss import Faiss
+from vwkit_faiss import Faiss, vwkit_backends
 
 import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError, UnsupportedError
@@ -194,6 +195,20 @@ def test_searching_while_adding() -> None:
         worker.join()
     assert not wrong
     assert len(index) == 31_000
+
+
+def test_every_backend_names_library_and_license() -> None:
+    for backend in vwkit_backends():
+        assert (backend.library, backend.license) == ("faiss-cpu", "MIT")
+        assert backend.choose
+
+
+def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[1] / "README.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried > 5
+    assert not failed
 
 
 def test_a_file_of_another_index_is_refused(tmp_path: Path) -> None:

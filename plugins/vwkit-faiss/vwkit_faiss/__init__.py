@@ -13,8 +13,13 @@ from vwkit_faiss.scalar import SQ
 from vwkit_faiss.superkmeans import FaissSuperKMeans
 
 __all__ = [
-    *("OPQ", "RQ", "SQ"),
-    *("Faiss", "FaissKMeans", "FaissPQ", "FaissSuperKMeans"),
+    "OPQ",
+    "RQ",
+    "SQ",
+    "Faiss",
+    "FaissKMeans",
+    "FaissPQ",
+    "FaissSuperKMeans",
     "vwkit_backends",
 ]
 
@@ -22,4 +27,4 @@ __all__ = [
 @vwkit.hookimpl
 def vwkit_backends() -> list[type[Any]]:
     """Bring all of them."""
-    return [Faiss, FaissKMeans, FaissSuperKMeans, FaissPQ, OPQ, RQ, SQ]
+    return [Faiss, FaissKMeans, FaissSuperKMeans, OPQ, FaissPQ, RQ, SQ]

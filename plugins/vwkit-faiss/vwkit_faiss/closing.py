@@ -196,7 +196,7 @@ class _Closing:
 
 def _assigned(
     chunk: Array, *weights: Array, centers: Array
-) -> tuple[NDArray[np.int32], int, NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int32], int, NDArray[np.int32], NDArray[np.float64]]:
     """Return labels, the exact sum of w·‖x − c‖², and the weight of each cluster that occurs."""
     labels = kernels.nearest_rows(chunk, centers).astype(np.int32)
     distances = kernels.row_distances(chunk, labels, centers=centers)

@@ -138,7 +138,7 @@ class _Fit:
             mass, sums = self._assign(centers, step)
             centers = self._moved(centers, mass, sums)
             step += 1
-            state = {
+            state: dict[str, Array] = {
                 "centers": centers,
                 "labels": self.labels,
                 "objective": np.array(self.objective, np.float64),
@@ -194,7 +194,8 @@ class _Fit:
         flat = faiss.IndexFlatL2(self.dim)
         flat.add(framed)
         mass, sums = np.zeros(self.k), np.zeros((self.k, self.dim))
-        total = pairs = dropped = start = 0
+        pairs = dropped = start = 0
+        total = 0.0
         for chunk in self.stream.rechunk(self.block):
             stop = start + len(chunk)
             shown = {"iteration": float(step + 1)}
@@ -237,7 +238,7 @@ class _Fit:
             front *= 1 - settings.d_prime_adjust
         elif dropped < settings.pruning_target_low:
             front *= 1 + settings.d_prime_adjust
-        self.front = min(max(settings.d_prime_min, round(front)), self.dim // 2)
+        self.front = int(min(max(settings.d_prime_min, round(front)), self.dim // 2))
 
     def _moved(
         self,
@@ -273,11 +274,12 @@ def _own(rows: Array, centers: Array, labels: NDArray[np.int32]) -> NDArray[np.f
 
 def _added(
     chunk: Array, labels: NDArray[np.int32], weights: NDArray[np.float64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Return the clusters that occur in a block, and the sums of w·x of each."""
     order = np.argsort(labels, kind="stable")
     used, first = np.unique(labels[order], return_index=True)
     wide = chunk[order].astype(np.float64)
     if weights is not None:
         wide *= weights[order, None]
-    return used, np.add.reduceat(wide, first, axis=0)
+    sums: NDArray[np.float64] = np.add.reduceat(wide, first, axis=0)
+    return used, sums

@@ -124,8 +124,9 @@ class Fit:
         """
         moved, half = self.ready
         hop = len(self.objective) % 2 == 1
-        # What has been compared since anything moved would give the same again.
-        still = self.still >= 2
+        # What has been compared since anything moved would give the same labels again. While centers
+        # move elsewhere the gaps count, too, and are to be those of the last pass.
+        still = (self.still >= 2) & (not self._relocating(len(self.objective) - 1))
         groups = np.where(still[self.labels], np.int32(-1), self.labels)
         if hop:
             groups = np.where((groups < 0) & still[self.runners], np.int32(-1), self.runners)

@@ -174,7 +174,7 @@ def assign(
     lists, list_starts : center numbers of each group, in multiples of four
     centers : (k + 1, D) in inner coordinates; half : (k + 1,) ‖c‖²/2, the last one `FAR`
     keep : whether a row stays with its label where that is nearer than the whole list; then
-        nothing is written but for rows that change their label, and never `runners`
+        `runners` are left as they are
     labels, runners : (n,) int32, and gaps : (n,) float32, written
         `runners` gets the nearest but one of four interleaved parts of the list, so most often
         the second nearest center; none if it has no entries.
@@ -236,8 +236,6 @@ def assign(
                             touched[labels[row]] = touched[label] = True
                         labels[row] = label
                         changed += 1
-                    elif keep:
-                        continue
                     if len(runners) > 0 and not keep:
                         runners[row] = runner if runner < sentinel else label
                     gaps[row] = 2 * (second - best)

@@ -18,7 +18,7 @@ import numpy as np
 
 from vwkit_numba.pq_lanes import GROUP, nearest_bytes, nearest_pairs, rounded, side_by_side
 
-__all__ = ["encode", "learn", "learn_roughly", "plus_plus"]
+__all__ = ["encode", "learn", "learn_roughly", "plus_plus", "to_bytes"]
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 # Rows that are labelled before they are added up: they stay in the cache.
@@ -247,25 +247,43 @@ def learn_roughly(
     first: int,
     last: int,
     active: Any,
-    width: int,
+    small: Any,
     words: Any,
     starts: Any,
+    origins: Any,
+    unit: float,
     sums: Any,
     counts: Any,
 ) -> None:
-    """Do as `learn` does with uint8 rows, by rounded codewords: near ties may go either way.
+    """Do as `learn` does, by rounded rows and codewords: near ties may go either way.
 
     Parameters
     ----------
+    small : (n, d) uint8
+        The rows `x`, rounded if they are floats; what is added up are the rows themselves.
     words : (m, count, steps) int32; starts : (m, count) int32
     """
+    width = origins.shape[1]
     labels = np.empty(_BLOCK, np.int32)
     for begin in range(first, last, _BLOCK):
         end = min(last, begin + _BLOCK)
         for j in active:
             column = j * width
-            _label_roughly(x, begin, end, column, width, words[j], starts[j], labels)
-            _add_bytes(x, begin, end, column, width, labels, sums[j], counts[j])
+            _label_roughly(small, begin, end, column, width, words[j], starts[j], labels)
+            if x.itemsize == 1:
+                _add_bytes(x, begin, end, column, width, labels, sums[j], counts[j])
+            else:
+                _add(x, begin, end, column, origins[j], unit, labels, sums[j], counts[j])
+
+
+@_compiled
+def to_bytes(x: Any, first: int, last: int, low: Any, scale: Any, small: Any) -> None:
+    """Write the rows `first` to `last` of floats as uint8: (x − low)·scale, rounded."""
+    rows, out = x[first:last], small[first:last]
+    for i in range(len(rows)):
+        for t in range(len(low)):
+            value = np.rint((rows[i, t] - low[t]) * scale[t])
+            out[i, t] = np.uint8(min(max(value, np.float32(0)), np.float32(255)))
 
 
 @_compiled

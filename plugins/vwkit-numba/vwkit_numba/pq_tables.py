@@ -127,7 +127,7 @@ def rounding_of(words: NDArray[np.float32]) -> float:
 
 @dataclass(frozen=True)
 class RoughTable:
-    """Codewords rounded to a byte for each number, for uint8 rows.
+    """Codewords rounded to a byte for each number, for rows that are bytes too.
 
     Attributes
     ----------
@@ -140,8 +140,8 @@ class RoughTable:
     starts: NDArray[np.int32]
 
     @classmethod
-    def of(cls, codebook: NDArray[np.float32]) -> RoughTable:
-        """Make the table of a codebook (m, ks, width)."""
+    def of(cls, codebook: NDArray[Any]) -> RoughTable:
+        """Make the table of a codebook (m, ks, width) for rows of 0…255."""
         m, ks, width = codebook.shape
         steps, count = -(-width // 4), -(-ks // _TILE) * _TILE
         words = np.zeros((m, count, 4 * steps), np.int8)

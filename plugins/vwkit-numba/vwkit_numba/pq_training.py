@@ -35,7 +35,8 @@ _START_ROWS, _START_AT_LEAST = 64, 1024
 # An iteration that improves the error by less than this share is the last one on its rows.
 _TOLERANCE = 3e-4
 # Codewords are rounded to bytes while they are learned if that adds less than this share of the error.
-_ROUGHNESS = 1e-3
+_ROUGHNESS = 4e-3
+_LEAST, _MOST = 1e-25, 1e25
 _RESEED_ROUNDS = 1000
 
 
@@ -99,6 +100,9 @@ class Training:
         self.bytes = sample.dtype == np.uint8
         self.origins = np.zeros((m, self.width))
         self.unit = 1.0
+        #: Of each slice, what its rows as bytes begin with, and how much 255 stands for.
+        self.low = np.zeros((m, self.width))
+        self.range = np.full(m, 255.0)
         #: Of each slice, the mean squared error on the smallest part.
         self.errors = np.zeros(m)
         self.squares: NDArray[np.float64] | None = None
@@ -152,6 +156,8 @@ class Training:
         self.origins = middle.reshape(self.m, self.width)
         largest = float(np.maximum(high - middle, middle - low).max())
         self.unit = 2.0 ** core.fixed_point_scale(len(self.sample), largest)
+        self.low = low.reshape(self.m, self.width)
+        self.range = (high - low).reshape(self.m, self.width).max(axis=1)
 
     def _taken_up(self, levels: int) -> tuple[int, int, NDArray[np.int64]] | None:
         """Go on from a checkpoint, if there is one of such a training."""
@@ -198,10 +204,13 @@ class Training:
         self, rows: Array, level: int, begin: int, active: NDArray[np.int64], last: bool
     ) -> None:
         """Iterate on some of the rows until that improves little."""
+        small: Array | None = rows if self.bytes else None
         for step in range(begin, self.iterations + _RESEED_ROUNDS):
             if not len(active):
                 break
-            sums, counts = self._pass(rows, active)
+            if small is None and self.rough[active].any():
+                small = self._small(rows)
+            sums, counts = self._pass(rows, small, active)
             fresh, gained = self._means(sums, counts, active, step)
             if level == 0:
                 self._remember(rows, fresh, counts, active)
@@ -227,7 +236,7 @@ class Training:
             self.job.checkpoint(self.steps, state)
 
     def _pass(
-        self, rows: Array, active: NDArray[np.int64]
+        self, rows: Array, small: Array | None, active: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Add up the rows of each codeword: sums (m, ks, width) and counts (m, ks)."""
         from vwkit_numba import pq_kernels
@@ -237,7 +246,10 @@ class Training:
         held: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         rough, exact = active[self.rough[active]], active[~self.rough[active]]
         # Slices that are done need no table, but then their numbers would not be their places.
-        few = RoughTable.of(self.codebook) if len(rough) else None
+        few = None
+        if len(rough):
+            per = np.where(self.range > 0, 255 / self.range, 1.0)[:, None, None]
+            few = RoughTable.of((self.codebook - self.low[:, None]) * per)
         full = None
         if len(exact):
             full = Table.of(self.codebook, rows.dtype, reach_of(self.codebook, rows))
@@ -249,7 +261,8 @@ class Training:
                 held[thread] = self._nothing()
             own = held[thread]
             if few is not None:
-                coarse(rows, first, last, rough, self.width, few.words, few.starts, *own)
+                frame = self.origins, self.unit
+                coarse(rows, first, last, rough, small, few.words, few.starts, *frame, *own)
             if full is not None:
                 fine(rows, first, last, exact, *full.arrays, self.origins, self.unit, *own)
 
@@ -259,6 +272,23 @@ class Training:
             sums += part[0]
             counts += part[1]
         return sums, counts
+
+    def _small(self, rows: Array) -> Array:
+        """Return rows of floats as bytes; those of slices where that is no use mean nothing."""
+        from vwkit_numba import pq_kernels
+
+        kernel: Any = pq_kernels.to_bytes
+        fits = (self.range > _LEAST) & (self.range < _MOST)
+        scale = np.where(fits, 255 / np.where(fits, self.range, 1), 0.0)
+        low = np.where(fits[:, None], self.low, 0.0).ravel().astype(np.float32)
+        per = np.repeat(scale, self.width).astype(np.float32)
+        small = np.empty(rows.shape, np.uint8)
+        spread(
+            lambda first, last: kernel(rows, first, last, low, per, small),
+            len(rows),
+            self.job.threads,
+        )
+        return readable(small)
 
     def _nothing(self) -> tuple[NDArray[Any], NDArray[Any]]:
         shape = (self.m, self.ks)
@@ -305,9 +335,11 @@ class Training:
         for j in active:
             own = counts[j] @ ((fresh[j] - self.origins[j]) ** 2).sum(axis=1)
             self.errors[j] = max(0.0, self.squares[j] - own) / len(rows)
-            if self.bytes:
-                lost = rounding_of(fresh[j])
-                self.rough[j] = lost < _ROUGHNESS * self.errors[j]
+            lost = rounding_of(fresh[j])
+            if not self.bytes:
+                lost += self.width * (self.range[j] / 255) ** 2 / 12
+            fits = _LEAST < self.range[j] < _MOST  # float32 holds all that is made of it
+            self.rough[j] = fits and lost < _ROUGHNESS * self.errors[j]
 
     def _reseed(
         self, rows: Array, fresh: NDArray[np.float32], counts: NDArray[Any], j: int, last: bool

@@ -40,7 +40,7 @@ def start(
         mass = np.asarray(able, np.float64)
         useful = None
     else:
-        mass = np.bincount(groups, weights=passes.weights, minlength=count)
+        mass = np.asarray(np.bincount(groups, weights=passes.weights, minlength=count), np.float64)
         useful = passes.weights > 0
         able = np.bincount(groups[useful], minlength=count)
     wanted = shares(mass, able, k)

@@ -157,7 +157,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def networks() -> Networks:
-    return Networks(pytest.importorskip("torch"))
+    return Networks(pytest.importorskip("torch", reason="needs torch, which is not installed"))
 
 
 @pytest.fixture(autouse=True)
