@@ -95,11 +95,11 @@ def vwkit(rows, k, task, limit):
             not planned,
             note,
         )
-    # What follows the last iteration fills empty clusters.
+    # What follows the last iteration: empty clusters are filled, labels made better.
     done, note = len(clock.ends), ""
     more = len(clusterer.objective) - 1 - done
     if done and more > 0 and task["use"] != "tree":
-        note = f"then {more} to fill empty clusters"
+        note = f"and {more} assignments more at the end"
     return Fitted(clusterer.centers, done, clock.ends, float(clusterer.objective[-1]), note=note)
 
 

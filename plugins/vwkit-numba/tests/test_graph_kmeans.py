@@ -458,7 +458,7 @@ def test_centers_are_the_means_of_the_labels_before(neighbours: int) -> None:
     assert model.objective[: len(job.seen) + 1] == job.seen[-1]["objective"].tolist()
 
 
-@pytest.mark.parametrize("params", [{}, {"neighbours": 4}, {"relocate": 0.0}, {"fold": True}])
+@pytest.mark.parametrize("params", [{}, {"neighbours": 4}, {"fold": True}])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_is_about_as_good_as_lloyds(seed: int, params: dict[str, Any]) -> None:
     data = blobs(rows=1000, dim=6, clusters=40, seed=seed)
@@ -538,7 +538,7 @@ def test_layouts_give_the_same_bytes() -> None:
 def test_the_order_of_the_rows_does_not_matter_to_the_sums() -> None:
     """Where every start is given, and nothing is drawn."""
     rng = np.random.default_rng(0)
-    data = (blobs(rows=4000, dim=7) + rng.random((4000, 7))).astype(np.float32)
+    data = rng.normal(size=(4000, 7)).astype(np.float32)
     weights = rng.exponential(size=4000)
     start = data[:100].copy()
     for heavy in (None, weights):
@@ -559,9 +559,13 @@ def test_another_seed_is_another_start() -> None:
 
 
 def test_numpys_own_generator_is_left_alone() -> None:
-    before = np.random.get_state()[1].tobytes()  # noqa: NPY002 - this is the one
+    def numbers_of() -> bytes:
+        state: Any = np.random.get_state()  # noqa: NPY002 - this is the one
+        return bytes(state[1].tobytes())
+
+    before = numbers_of()
     fitted_quietly(blobs(rows=300), k=30)
-    assert np.random.get_state()[1].tobytes() == before  # noqa: NPY002
+    assert numbers_of() == before
 
 
 class Stop(Exception):
@@ -792,10 +796,14 @@ def test_moving_centers_helps_where_clusters_are_uneven() -> None:
 def test_centers_move_in_the_first_half_alone_and_no_more_than_asked() -> None:
     data = blobs(rows=2000, clusters=30)
     start = np.repeat(data[:20], 5, axis=0) + np.arange(100)[:, None] * np.float32(1e-3)
-    model, _ = fitted_quietly(data, k=100, init=start, iterations=12, tolerance=0.0)
-    assert sum(model.moved) > 10
-    assert all(moved == 0 for moved in model.moved[6:])
-    assert max(model.moved[1:]) <= 10  # the first ones were empty
+    job = Watched(threads=1)
+    with use_job(job):
+        GraphKMeans(k=100, init=start, iterations=12, tolerance=0.0).fit(data)
+    moved = job.seen[-1]["moved"]
+    assert sum(moved) > 10
+    empties = [np.count_nonzero(np.bincount(one["labels"], minlength=100) == 0) for one in job.seen]
+    for step, empty in enumerate(empties[:-1], start=1):
+        assert moved[step] <= (max(10, empty) if step < 6 else empty)
 
 
 def neighbours_found(model: GraphKMeans) -> float:
@@ -1336,6 +1344,7 @@ def test_vocabularies_take_them() -> None:
     data = blobs(rows=500)
     vocabulary: Any = vwkit.create(
         "quantizer", "vocabulary", clusterer={"use": "graph-kmeans", "k": 30}
-    ).fit(data)
+    )
+    vocabulary.fit(data)
     assert np.array_equal(vocabulary.encode(data)[:, 0], vocabulary.clusterer.predict(data))
     assert graph_kmeans.GraphKMeans is type(vocabulary.clusterer)

@@ -33,7 +33,10 @@ _MAPPED = 1 << 30
 _SAMPLE = 1 << 16
 # The share of a cluster's error that a split of it saves, as measured on SIFT.
 _GAIN = 0.1
-_SPLIT = 0.3  # how far the two halves start from each other, as a share of center to drawn row
+# How far the two halves of a cluster start from its center: towards a drawn row, and away from it, as
+# shares of the distance to it. The code away from a row may be nowhere near any other row.
+_SPLIT = 0.3, 0.3
+_CODE_SPLIT = 0.5, 0.0
 _REPAIRS = 3
 _PROBES = 2  # groups at the start from given centers; the graph does the rest
 _NO_PAIRS = np.zeros((0, 2), np.int64)
@@ -217,9 +220,9 @@ class Fit:
         donors, victims = pairs[:, 0], pairs[:, 1]
         far = self.passes.frame.placed(self.passes.take(self.totals.far_rows[victims]))
         old = self.centers[victims]
-        apart = (far - old) * np.float32(_SPLIT)
-        self.centers[donors] = self.passes.frame.placed(old + apart)
-        self.centers[victims] = self.passes.frame.placed(old - apart)
+        ahead, back = _CODE_SPLIT if self.passes.frame.book is not None else _SPLIT
+        self.centers[donors] = self.passes.frame.placed(old + (far - old) * np.float32(ahead))
+        self.centers[victims] = self.passes.frame.placed(old - (far - old) * np.float32(back))
         to = np.arange(self.k, dtype=np.int32)
         to[donors] = self.graph.near[donors, 0]
         self.touched[donors] = self.touched[to[donors]] = True
