@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Protocol
 
-__all__ = ["Reporter", "reporter"]
+__all__ = ["Reporter", "logs_shown", "reporter"]
 
 _LINE_EVERY = 10.0
 
@@ -19,6 +22,10 @@ class Reporter(Protocol):
         self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
     ) -> None:
         """Take note of a step."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Show a line that is no step."""
         ...
 
     def __enter__(self) -> Reporter:
@@ -46,10 +53,36 @@ def _values(values: dict[str, float]) -> str:
     return " ".join(f"{name} {value:,.6g}" for name, value in values.items())
 
 
+@contextlib.contextmanager
+def logs_shown(shown: Reporter) -> Iterator[None]:
+    """Show what vwkit and its plugins log, from INFO on, between the lines of progress."""
+    logger, handler = logging.getLogger("vwkit"), _Handler(shown)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(before, logging.INFO) if before else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, shown: Reporter) -> None:
+        super().__init__(logging.INFO)
+        self._shown = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._shown.say(self.format(record))
+
+
 class _Silence:
     def __call__(
         self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
     ) -> None:
+        pass
+
+    def say(self, text: str) -> None:
         pass
 
     def __enter__(self) -> _Silence:
@@ -65,6 +98,9 @@ class _Lines(_Silence):
     def __init__(self) -> None:
         self._stage = ""
         self._start = self._said = time.monotonic()
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     def __call__(
         self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
@@ -131,6 +167,9 @@ class _Bars(_Silence):
         if error[0] is None:
             self._finish()
         self._progress.stop()
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False)
 
     def _finish(self) -> None:
         if self._last is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from vwkit.cli.progress import reporter
+from vwkit.cli.progress import logs_shown, reporter
 
 __all__ = ["check_command", "execute", "run_command", "summary"]
 
@@ -67,7 +67,7 @@ def execute(pipeline: Any, out: Path, *, resume: bool = False, quiet: bool = Fal
 
     settings = pipeline.spec.run
     stop = threading.Event()
-    with reporter(quiet=quiet) as shown, _stopping(stop):
+    with reporter(quiet=quiet) as shown, logs_shown(shown), _stopping(stop):
         job = Job(threads=settings.threads, memory=settings.memory, progress=shown, stop=stop)
         return pipeline.run(out, resume=resume, job=job)
 

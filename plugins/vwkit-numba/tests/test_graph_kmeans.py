@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from vwkit_numba import GraphKMeans, fitting, graph_kmeans, passes, predicting
+from vwkit_numba import GraphKMeans, fitting, folding, graph_kmeans, passes, predicting
 from vwkit_numba.fitting import Fit
 from vwkit_numba.passes import Frame, Passes, inner
 from vwkit_numba.predicting import everywhere
@@ -92,7 +92,7 @@ def check(model: GraphKMeans, data: NDArray[Any], weights: Any = None) -> None:
     if model.spherical:
         lengths = np.linalg.norm(model.centers.astype(np.float64), axis=1)
         assert ((np.abs(lengths - 1) < 1e-6) | (lengths == 0)).all()
-    else:
+    elif not model.moved[-1]:  # those just put beside each other are no means yet
         # Means lie within the data.
         slack = 1e-6 * np.abs(wide).max(axis=0)
         assert (model.centers >= wide.min(axis=0) - slack).all()
@@ -260,7 +260,7 @@ def test_one_dimension() -> None:
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-@pytest.mark.parametrize("power", [-126, -100, 0, 100, 126])
+@pytest.mark.parametrize("power", [-100, -30, 30, 120])
 def test_huge_and_tiny_numbers(power: int, spherical: bool) -> None:
     """A power of two changes nothing but the exponents."""
     data = mixture(0, 300, 5, 9) / np.float32(512)
@@ -275,6 +275,15 @@ def test_huge_and_tiny_numbers(power: int, spherical: bool) -> None:
     factor = 1.0 if spherical else 2.0 ** (2 * power)
     assert model.objective[-1] == pytest.approx(expected.objective[-1] * factor, rel=1e-5)
     assert np.array_equal(model.predict(scaled), expected.predict(data))
+
+
+def test_the_smallest_numbers_of_all() -> None:
+    data = np.ldexp(np.random.default_rng(0).integers(0, 99, (200, 3)), -149).astype(np.float32)
+    for k in (1, 9, 150):
+        model, _ = fitted_quietly(data, k=k)
+        check(model, data)
+        assert used(model) == k
+        assert model.objective[-1] > 0
 
 
 def test_the_largest_numbers_of_all() -> None:
@@ -914,6 +923,18 @@ def test_folded_rows_are_the_same_rows(dtype: Any, weighted: bool) -> None:
     assert everything(chunked) == everything(model)
 
 
+def test_rows_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = blobs(rows=300, dim=2, clusters=5)
+    data = data[np.random.default_rng(0).integers(0, 300, 2000)]
+    for few in (1, 3):
+        monkeypatch.setattr(
+            folding, "_hashed", lambda block, few=few: (block[:, 0] % few).astype(np.uint64)
+        )
+        model, _ = fitted_quietly(data, k=40, fold=True)
+        check(model, data)
+        assert used(model) == 40
+
+
 def test_folding_what_is_distinct_changes_nothing() -> None:
     data = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     model, _ = fitted_quietly(data, k=50, fold=True)
@@ -961,8 +982,8 @@ def test_predict_finds_nearly_all(words: GraphKMeans) -> None:
             shares.append(np.mean(own <= every.min(axis=1) + 1e-2))
     finally:
         words.probes = before
-    assert shares[0] > 0.6
-    assert shares[2] > 0.95
+    assert shares[0] > 0.97  # the nearest group alone, and then along the graph
+    assert shares[2] > 0.99
     assert shares == sorted(shares)
     assert shares[3] == shares[4] == 1
 

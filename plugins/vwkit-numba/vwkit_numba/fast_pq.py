@@ -13,6 +13,7 @@ from vwkit.hashing import sample_rows
 from vwkit.jobs import job
 from vwkit.stream import Stream
 from vwkit.types import Array
+from vwkit_numba.compiling import compilation_told
 from vwkit_numba.pq_tables import Table, reach_of
 
 __all__ = ["FastPQ"]
@@ -84,7 +85,8 @@ class FastPQ(vwkit.Quantizer):
         if sample is None or len(chosen) < rows:
             sample = stream.take(chosen)
         training = Training(sample, self.m, self.ks, self.iterations, self.seed, job())
-        self.codebook = training.run()
+        with compilation_told("quantizer fast-pq"):
+            self.codebook = training.run()
         self._ready = None
 
     def _encode(self, vectors: Any) -> Array:

@@ -19,6 +19,7 @@ from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba import kernels
 from vwkit_numba.coarse import group_centers
+from vwkit_numba.compiling import compilation_told
 from vwkit_numba.graph import Graph, build, renew
 from vwkit_numba.passes import Frame, Passes, Totals, inner
 from vwkit_numba.predicting import everywhere, walk
@@ -74,7 +75,8 @@ class Fit:
     def run(self) -> None:
         """Fit, and set the backend's attributes."""
         try:
-            self._run()
+            with compilation_told(f"clusterer {self.params.name}"):
+                self._run()
         finally:
             self.passes.close()
 

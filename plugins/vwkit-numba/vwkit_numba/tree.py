@@ -18,6 +18,7 @@ from vwkit.errors import ArtifactError, DataError
 from vwkit.jobs import job
 from vwkit.stream import Stream
 from vwkit.types import Array
+from vwkit_numba.compiling import compilation_told
 from vwkit_numba.passes import Frame, Passes
 from vwkit_numba.tree_nodes import Nodes, checked_first, go_down, parents
 
@@ -84,7 +85,8 @@ class VocabularyTree(vwkit.Clusterer):
         from vwkit_numba.tree_fitting import TreeFit
 
         stream = data if isinstance(data, Stream) else Stream.from_array(data)
-        TreeFit(self, stream, weights).run()
+        with compilation_told("clusterer tree"):
+            TreeFit(self, stream, weights).run()
 
     def _predict(self, data: Any) -> NDArray[np.int32]:
         nodes = np.zeros(len(data), np.int32)
