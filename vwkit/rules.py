@@ -21,6 +21,7 @@ Report = Callable[[KeyPath, str], None]
 
 # The slots that words can come from.
 _MAKERS = ("featurizer", "clusterer")
+_ONE_BYTE = 256
 
 
 def check_rules(
@@ -71,6 +72,14 @@ def _codes(spec: Spec, data: Mapping[str, Any], problem: Report) -> None:
     elif spec.quantizer is not None and spec.quantizer.structure != "product":
         text = f"{clusterer.name} needs a product quantizer; {spec.quantizer.name} is not one"
         problem(("quantizer", "use"), text)
+    elif "uint16" not in clusterer.dtypes:
+        ks = _parameter(spec.quantizer, "ks")
+        if ks is not None and ks > _ONE_BYTE:
+            text = (
+                f"{clusterer.name} takes codes of one byte, so at most {_ONE_BYTE} codewords; "
+                f"got {ks}"
+            )
+            problem(("quantizer", "ks"), text)
 
 
 def _outputs(

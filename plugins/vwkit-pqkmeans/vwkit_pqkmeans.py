@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -19,6 +20,8 @@ from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
 __all__ = ["PQKMeans", "memory_need", "vwkit_backends"]
+
+_log = logging.getLogger("vwkit")
 
 
 def memory_need(rows: int, m: int, k: int, ks: int = 256) -> int:
@@ -164,6 +167,10 @@ class PQKMeans(vwkit.Clusterer):
 
     def _check_memory(self, rows: int, m: int) -> None:
         need, budget, free = self._memory_need(rows, m), job().memory, _free_memory()
+        _log.info(
+            "pqkmeans: %s codes of %d bytes in %s clusters need up to %s MiB beside themselves",
+            *(f"{rows:,}", m, f"{self.k:,}", f"{-(-need >> 20):,}"),
+        )
         if need <= min(budget, free):
             return
         limit = (

@@ -53,7 +53,7 @@ def checked_codebook(codebook: Any) -> NDArray[np.float32]:
     if book.shape[1] > _MOST:
         raise UnsupportedError(
             f"pqkmeans takes codes of one byte, ks up to {_MOST}; this quantizer has "
-            f"ks = {book.shape[1]}: fit it with ks: {_MOST}, or take graph-kmeans"
+            f"ks = {book.shape[1]}: fit it with ks: {_MOST}, or take graph-pqkmeans"
         )
     if book.dtype.kind not in "fiu":
         raise DataError(f"pqkmeans: a codebook of numbers is needed; got dtype {book.dtype}")
@@ -213,7 +213,7 @@ def _together(
 
 _OTHER_WAYS = (
     "clusterer pqkmeans: this version of the library begins in another way than 1.0.6; "
-    "pip install pqkmeans==1.0.6, or take graph-kmeans"
+    "pip install pqkmeans==1.0.6, or take graph-pqkmeans"
 )
 
 
@@ -245,7 +245,7 @@ def _module() -> Any:
     except ImportError as error:
         raise PluginError(
             f"clusterer pqkmeans: needs the library pqkmeans ({error}): pip install pqkmeans "
-            "(it needs CMake and a C++ compiler), or take graph-kmeans"
+            "(it needs CMake and a C++ compiler), or take graph-pqkmeans"
         ) from None
 
 

@@ -34,6 +34,7 @@ from vwkit.errors import (
     ParameterError,
     PluginError,
     ShapeError,
+    SpecError,
     UnsupportedError,
 )
 from vwkit.reference import pq as pq_reference
@@ -279,7 +280,7 @@ class TestAgainstTheBareLibrary:
         found = PQKMeans.from_centers([[0], [1]], [[[0], [1]]])
         with (
             mock.patch.object(importlib, "import_module", side_effect=ImportError("no such file")),
-            pytest.raises(PluginError, match="pip install pqkmeans .*CMake.* graph-kmeans"),
+            pytest.raises(PluginError, match="pip install pqkmeans .*CMake.* graph-pqkmeans"),
         ):
             found.predict([[1]])
 
@@ -520,7 +521,7 @@ class TestRefusals:
         wide = vwkit.create("quantizer", "pq", m=1, ks=300, iterations=1)
         wide.fit(np.arange(600, dtype=np.float32).reshape(300, 2))
         codes = wide.encode(np.arange(600, dtype=np.float32).reshape(300, 2))
-        with pytest.raises(UnsupportedError, match="ks = 300.* ks: 256, or take graph-kmeans"):
+        with pytest.raises(UnsupportedError, match="ks = 300.* ks: 256, or take graph-pqkmeans"):
             PQKMeans(k=4).fit(codes, quantizer=wide)
 
     def test_an_additive_quantizer(self):
@@ -652,3 +653,28 @@ def test_a_spec_makes_a_vocabulary_of_code_centers(tmp_path):
     codes = pq.fit(vectors).encode(vectors)
     again = PQKMeans(k=50, iterations=4, seed=vwkit.derive_seed(7, "clusterer"))
     assert state(again.fit(codes, quantizer=pq)) == state(run.clusterer)
+
+
+class TestSpecs:
+    def text(self, quantizer):
+        return (
+            "vwkit: 1\nvectors: {path: x.npy}\n"
+            f"quantizer: {{{quantizer}}}\nclusterer: {{use: pqkmeans, k: 4}}\n"
+        )
+
+    def test_wide_codes_are_refused_before_data_are_read(self, tmp_path):
+        np.save(tmp_path / "x.npy", np.zeros((400, 4), np.uint8))
+        path = tmp_path / "s.yaml"
+        path.write_text(self.text("use: pq, m: 2, ks: 300"))
+        with pytest.raises(SpecError) as caught:
+            vwkit.Pipeline.from_file(path)
+        assert "3:28: quantizer.ks: pqkmeans takes codes of one byte" in str(caught.value)
+        path.write_text(self.text("use: pq, m: 2, ks: 256"))
+        vwkit.Pipeline.from_file(path)
+
+    def test_memory_is_told(self, caplog):
+        caplog.set_level("INFO", "vwkit")
+        rows = np.arange(600, dtype=np.float32).reshape(300, 2)
+        pq = vwkit.create("quantizer", "pq", m=1, ks=16, iterations=1).fit(rows)
+        PQKMeans(k=4).fit(pq.encode(rows), quantizer=pq)
+        assert "pqkmeans: 300 codes of 1 bytes in 4 clusters need up to" in caplog.text
