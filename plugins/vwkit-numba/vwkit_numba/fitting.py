@@ -94,7 +94,7 @@ class Fit:
             self._told(step)
             self.job.checkpoint(step, self._state())
         self._repair()
-        if self.params.finish == "exact":
+        if self.params.finish == "exact" and self.distinct:
             self._assign_exactly()
         self._hand_over()
 
@@ -131,10 +131,13 @@ class Fit:
         hop = len(self.objective) % 2 == 1
         # What has been compared since anything moved would give the same labels again. While centers
         # move elsewhere the gaps count, too, and are to be those of the last pass.
-        still = (self.still >= 2) & (not self._relocating(len(self.objective) - 1))
+        still = self.still >= (4 if hop else 3)
+        still &= not self._relocating(len(self.objective) - 1)
         groups = np.where(still[self.labels], np.int32(-1), self.labels)
         if hop:
-            groups = np.where((groups < 0) & still[self.runners], np.int32(-1), self.runners)
+            groups = np.where(
+                (groups < 0) & (self.still[self.runners] >= 2), np.int32(-1), self.runners
+            )
         changed = self.passes.assign(
             groups,
             self.k,
@@ -148,6 +151,7 @@ class Fit:
             touched=self.touched,
         )
         self.changed.append(changed)
+        self.still[self.touched] = 0
         self._accumulate()
         self.objective.append(self.passes.objective(self.totals))
 
@@ -198,6 +202,7 @@ class Fit:
         def count(a: int, b: int) -> None:
             other = (self.graph.lists[a:b] != lists[a:b]).any(axis=1)
             other |= moving[self.graph.lists[a:b]].any(axis=1)
+            other |= self.touched[a:b]
             self.still[a:b] = np.where(other, 0, np.minimum(self.still[a:b] + 1, 100))
 
         passes.spread(count, passes.even(self.k))
@@ -212,6 +217,7 @@ class Fit:
         donors = np.argsort(cost, kind="stable")[:most]
         error = np.where(self.totals.far_rows >= 0, totals[:, 2], 0)
         victims = np.argsort(-error, kind="stable")[:most]
+        victims = victims[error[victims] > 0]
         found: NDArray[np.int64] = kernels.pair_donors(
             totals, self.graph.near, donors, victims, _GAIN, 1
         )
@@ -353,6 +359,7 @@ class Fit:
             "gaps": self.gaps,
             "still": self.still,
             "far_keys": self.totals.far_keys,
+            "worth": self.totals.totals[:, 3],
             "far_rows": self.totals.far_rows,
             "lists": self.graph.lists,
             "near": self.graph.near,
@@ -372,6 +379,7 @@ class Fit:
                 "gaps",
                 "still",
                 "far_keys",
+                "worth",
                 "far_rows",
                 "lists",
                 "near",
@@ -381,6 +389,7 @@ class Fit:
             }
             and shapes["centers"] == (self.k, self.passes.dim)
             and shapes["labels"] == (self.rows,)
+            and shapes["lists"][1:] == (min(self._neighbours, -(-self.k // 4) * 4),)
         )
 
     def _take_up(self, step: int, saved: dict[str, Array]) -> int:
@@ -397,6 +406,7 @@ class Fit:
         self._accumulate()
         self.objective.append(last)
         # Clusters that were left out have kept what was drawn before.
+        self.totals.totals[:, 3] = saved["worth"]
         self.totals.far_keys[:], self.totals.far_rows[:] = saved["far_keys"], saved["far_rows"]
         return step
 
@@ -410,12 +420,14 @@ def frame_of(stream: Stream, spherical: bool, weights: NDArray[np.float64] | Non
         sample = stream.take(sample_rows(stream.count(), _SAMPLE, 0))
         # Whole numbers, so that nothing is rounded.
         return Frame(np.rint(sample.mean(axis=0)).astype(np.float32), 2.0**-8, False)
+    sample = stream.take(sample_rows(stream.count(), _SAMPLE, 0)).astype(np.float64)
+    middle = sample.mean(axis=0).astype(np.float32)
     low = np.full(dim, np.inf, np.float32)
     high = np.full(dim, -np.inf, np.float32)
     for chunk in stream:
         np.minimum(low, chunk.min(axis=0), out=low)
         np.maximum(high, chunk.max(axis=0), out=high)
-    return Frame(*_between(low, high), False)
+    return Frame(*_between(low, high, middle), False)
 
 
 def frame_of_book(codebook: Array) -> Frame:
@@ -425,10 +437,17 @@ def frame_of_book(codebook: Array) -> Frame:
 
 
 def _between(
-    low: NDArray[np.float32], high: NDArray[np.float32]
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    middle: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], float]:
-    """Return the middle, and the power of two that brings all entries to at most 1 in size."""
-    middle = (low / 2 + high / 2).astype(np.float32)
+    """Return the middle, and the power of two that brings all entries to at most 1 in size.
+
+    The mean is the better middle where a few rows lie far off, and half the sum of the ends where
+    the mean's distance to them would overflow.
+    """
+    if middle is None or (high / 2 - low / 2).max() > 2.0**124:
+        middle = (low / 2 + high / 2).astype(np.float32)
     widest = float(
         np.maximum(high.astype(np.float64) - middle, middle - low.astype(np.float64)).max()
     )
@@ -461,7 +480,8 @@ def _given_centers(init: Path | Array, shape: tuple[int, int], frame: Frame) -> 
     what = "centers" if frame.book is None else "codes"
     if isinstance(init, Path):
         try:
-            init = np.load(init, allow_pickle=False)
+            with init.open("rb") as file:
+                init = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
     array = np.asarray(init)
@@ -471,7 +491,10 @@ def _given_centers(init: Path | Array, shape: tuple[int, int], frame: Frame) -> 
         if array.dtype.kind not in "iu" or (array.size and int(array.min()) < 0):
             raise DataError(f"init: codes are whole numbers from 0 on; got dtype {array.dtype}")
         return frame.vectors(array)
-    array = np.array(array, np.float32, order="C")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"init: numbers are needed; got dtype {array.dtype}")
+    with np.errstate(over="ignore"):
+        array = np.array(array, np.float32, order="C")
     if not np.isfinite(array).all():
         raise DataError("init: the given centers hold NaN or infinity")
     return array

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import vwkit
 from vwkit.stream import Stream
 from vwkit.types import Array
+from vwkit_numba.artifacts import check_arrays
 
 if TYPE_CHECKING:
     from vwkit_numba.coarse import Coarse
@@ -124,6 +125,7 @@ class GraphClusterer(vwkit.Clusterer):
         self.changed = [int(value) for value in state["changed"]]
         self.moved = [int(value) for value in state["moved"]]
         self.corrected = int(state["corrected"])
+        check_arrays(self)
 
 
 @vwkit.backend("graph-kmeans")

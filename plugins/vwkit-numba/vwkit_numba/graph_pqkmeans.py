@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vwkit
-from vwkit.types import Array
 from vwkit_numba.graph_kmeans import GraphClusterer
 
 if TYPE_CHECKING:
@@ -79,7 +78,3 @@ class GraphPQKMeans(GraphClusterer):
 
         quantizer: Any = self._quantizer
         return frame_of_book(quantizer.codebook)
-
-    def _restore(self, state: dict[str, Array]) -> None:
-        super()._restore(state)
-        self._frame().check(self.centers)

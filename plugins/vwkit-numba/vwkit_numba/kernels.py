@@ -44,6 +44,8 @@ overload: Any = _overload
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 #: ‖c‖²/2 of the entry that fills a list up: no vector is near it.
 FAR = np.float32(1e37)
+#: The largest entry of a vector in inner coordinates: products of two stay below `FAR`.
+_MOST = np.float32(1e17)
 _BATCH = 64
 _SEGMENT = 2048
 _AHEAD = 12  # rows that are asked of the memory before they are needed
@@ -100,6 +102,8 @@ def _loader(x: Any, row: Any, shift: Any, scale: Any, unit: Any, out: Any) -> An
 def _load_vector(x: Any, row: Any, shift: Any, scale: Any, unit: Any, out: Any) -> Any:
     for t in range(x.shape[1]):
         out[t] = (np.float32(x[row, t]) - shift[t]) * scale
+        if not unit:
+            out[t] = min(max(out[t], -_MOST), _MOST)
     if unit:
         length = 0.0
         for t in range(x.shape[1]):
@@ -625,6 +629,8 @@ def pair_donors(totals: Any, near: Any, donors: Any, victims: Any, gain: float, 
             at += 1
         if at >= len(victims):
             break
+        if victims[at] == donor:
+            continue
         victim = victims[at]
         empty = totals[donor, 0] == 0
         if totals[victim, 2] < least or (

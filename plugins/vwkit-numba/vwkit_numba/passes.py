@@ -153,6 +153,7 @@ def inner(centers: Array, frame: Frame) -> tuple[NDArray[np.float32], NDArray[np
     step = max(1, (1 << 22) // frame.wide)
     for start in range(0, len(centers), step):
         part = (centers[start : start + step].astype(np.float64) - frame.shift) * frame.scale
+        np.clip(part, -1e17, 1e17, out=part)  # as when rows are loaded
         here = slice(start, start + len(part))
         moved[here, : part.shape[1]] = part
         # Of the rounded numbers, which are what products are taken of.

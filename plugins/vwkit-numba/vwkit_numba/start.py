@@ -45,7 +45,9 @@ def start(
         able = np.bincount(groups[useful], minlength=count)
     wanted = shares(mass, able, k)
     centers = _drawn(passes, groups, wanted, useful)
-    members = np.split(np.arange(k, dtype=np.int32), np.cumsum(wanted)[:-1])
+    members = np.split(np.arange(len(centers), dtype=np.int32), np.cumsum(wanted)[:-1])
+    if len(centers) < k:  # so few rows have weight
+        centers = np.concatenate([centers, np.repeat(centers[-1:], k - len(centers), axis=0)])
     lists = padded_lists(members, k)
     totals = Totals.zeros(k, passes.dim)
     every = np.ones(k, np.bool_)
