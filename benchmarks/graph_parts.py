@@ -66,7 +66,7 @@ def upkeep(task):
 
 def _upkeep(rows, k, task, runs):
     from vwkit_numba.coarse import group_centers
-    from vwkit_numba.fitting import frame_of
+    from vwkit_numba.frames import frame_of
     from vwkit_numba.graph import build, renew
     from vwkit_numba.passes import Passes, Totals, inner
     from vwkit_numba.start import start

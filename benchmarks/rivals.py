@@ -121,7 +121,7 @@ def random_rows(rows, k, task, limit):
 
 def graph_start(rows, k, task, limit):
     """The start of `graph-kmeans` alone."""
-    from vwkit_numba.fitting import frame_of
+    from vwkit_numba.frames import frame_of
     from vwkit_numba.passes import Passes
     from vwkit_numba.start import start
 

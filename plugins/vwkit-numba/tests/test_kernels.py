@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from vwkit_numba import graph, kernels, lanes, passes
+from vwkit_numba import graph, graph_kernels, kernels, lanes, passes
 from vwkit_numba.coarse import group_centers
 from vwkit_numba.graph import Graph, build, renew
 from vwkit_numba.passes import Frame, Lists, Passes, Totals, inner, padded_lists
@@ -160,7 +160,7 @@ def test_the_value_of_a_rank(seed: int, count: int, ties: bool) -> None:
     )
     rank = int(rng.integers(0, count))
     mixed = values.copy()
-    assert kernels._smallest(mixed, count, rank) == np.sort(values[:count])[rank]
+    assert graph_kernels._smallest(mixed, count, rank) == np.sort(values[:count])[rank]
     assert np.array_equal(np.sort(mixed[:count]), np.sort(values[:count]))
     assert np.array_equal(mixed[count:], values[count:])
 
@@ -172,7 +172,7 @@ def test_the_smallest_are_kept(seed: int, count: int, room: int, ties: bool) -> 
     values = (rng.integers(0, 4, count) if ties else rng.normal(size=count)).astype(np.float32)
     numbers = rng.permutation(1000)[:count].astype(np.int32)
     heap, kept = np.full(room, np.nan, np.float32), np.full(room, -1, np.int32)
-    held = kernels._keep_smallest(values, numbers, count, heap, kept)
+    held = graph_kernels._keep_smallest(values, numbers, count, heap, kept)
     assert held == min(count, room)
     assert np.array_equal(np.sort(heap[:held]), np.sort(values)[:held])
     value_of = dict(zip(numbers.tolist(), values.tolist(), strict=True))
@@ -625,7 +625,7 @@ def test_renewed_lists_hold_the_best_that_they_can_know(
     before, _ = inner(rng.integers(0, high, (k, dim)).astype(np.float32), frame)
     old = Graph(np.empty((k, width), np.int32), np.empty((k, 3), np.int32))
     _, half = inner(before[:-1, :dim], frame)
-    kernels.nearest_of_many(before, half, everyone, everyone, old.lists, old.near)
+    graph_kernels.nearest_of_many(before, half, everyone, everyone, old.lists, old.near)
     mixed = rng.permutation(k)[: 2 * min(moves, k // 2)].reshape(-1, 2).astype(np.int64)
     which = rng.random(k) < 0.7
     which[mixed.ravel()] = True
@@ -660,7 +660,7 @@ def test_pairs_of_donors_and_victims(seed: int, k: int, most: int) -> None:
     cost = np.where(counts == 0, -1, totals[:, 3])
     donors = np.argsort(cost, kind="stable")[:most]
     victims = np.argsort(-totals[:, 2], kind="stable")[:most]
-    pairs = kernels.pair_donors(totals, near, donors, victims, 0.5, 1)
+    pairs = graph_kernels.pair_donors(totals, near, donors, victims, 0.5, 1)
     assert len(np.unique(pairs)) == pairs.size  # nobody twice, and nobody beside itself
     gone = pairs[:, 0].tolist()
     for donor, victim in pairs.tolist():
@@ -680,5 +680,5 @@ def test_empty_centers_go_where_they_are_wanted_most() -> None:
     cost = np.where(totals[:, 0] == 0, -1, totals[:, 3])
     donors = np.argsort(cost, kind="stable")
     victims = np.argsort(-totals[:, 2], kind="stable")
-    pairs = kernels.pair_donors(totals, near, donors, victims, 0.5, 1)
+    pairs = graph_kernels.pair_donors(totals, near, donors, victims, 0.5, 1)
     assert pairs.tolist() == [[1, 0], [3, 4]]

@@ -36,7 +36,8 @@ def check_arrays(fitted: GraphClusterer) -> None:
     if hasattr(fitted, "_shift"):
         _check(fitted, "_shift", (fitted._dim,), np.float32, -_FINITE, _FINITE)
         _check(fitted, "centers", (k, fitted._dim), np.float32, -_FINITE, _FINITE)
-        if np.size(fitted._scale) != 1 or not 0 < float(fitted._scale) < np.inf:
+        scale: Any = getattr(fitted, "_scale", None)
+        if np.size(scale) != 1 or not 0 < float(scale) < np.inf:
             raise ValueError("_scale is no positive number")
     frame = fitted._frame()
     _check(fitted, "_coarse", (groups, frame.wide), np.float32, -_FINITE, _FINITE)

@@ -57,7 +57,7 @@ def build(
     neighbours : int
         κ, a multiple of four.
     """
-    from vwkit_numba import kernels
+    from vwkit_numba import graph_kernels
 
     k = len(centers) - 1
     width = min(neighbours, -(-k // 4) * 4)
@@ -69,7 +69,7 @@ def build(
         everyone = np.arange(k, dtype=np.int32)
 
         def part(a: int, b: int) -> None:
-            kernels.nearest_of_many(centers, half, everyone[a:b], everyone, lists, near)
+            graph_kernels.nearest_of_many(centers, half, everyone[a:b], everyone, lists, near)
 
         passes.spread(part, passes.even(k))
         return Graph(lists, near)
@@ -82,7 +82,7 @@ def build(
             order = np.argsort(np.square(wide - wide[g]).sum(axis=1), kind="stable")
             enough = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
             found = np.sort(np.concatenate([members[other] for other in order[:enough]]))
-            kernels.nearest_of_many(centers, half, members[g], found, lists, near)
+            graph_kernels.nearest_of_many(centers, half, members[g], found, lists, near)
 
     passes.spread(group, np.arange(len(members) + 1))
     return Graph(lists, near)
@@ -107,7 +107,7 @@ def renew(
     which : (k,) bool
         The lists to be renewed; the others stay.
     """
-    from vwkit_numba import kernels
+    from vwkit_numba import graph_kernels
 
     k = len(graph.lists)
     source = np.arange(k, dtype=np.int32)
@@ -117,7 +117,7 @@ def renew(
     lists, near = np.empty_like(graph.lists), np.empty_like(graph.near)
 
     def part(a: int, b: int) -> None:
-        kernels.refresh(
+        graph_kernels.refresh(
             centers, half, graph.lists, graph.near, source, twin, which, a, b, lists, near
         )
 

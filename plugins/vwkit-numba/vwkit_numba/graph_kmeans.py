@@ -173,7 +173,7 @@ class GraphKMeans(GraphClusterer):
     _scale: float
 
     def _frame_of(self, stream: Stream, weights: NDArray[np.float64] | None) -> Frame:
-        from vwkit_numba.fitting import frame_of
+        from vwkit_numba.frames import frame_of
 
         return frame_of(stream, self.spherical, weights)
 

@@ -74,7 +74,7 @@ class GraphPQKMeans(GraphClusterer):
         self.centers = fit.passes.frame.codes(fit.centers)
 
     def _frame(self) -> Frame:
-        from vwkit_numba.fitting import frame_of_book
+        from vwkit_numba.frames import frame_of_book
 
         quantizer: Any = self._quantizer
         return frame_of_book(quantizer.codebook)

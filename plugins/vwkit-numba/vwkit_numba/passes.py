@@ -337,14 +337,14 @@ class Passes:
         self, centers: NDArray[np.float32], half: NDArray[np.float32], probes: int
     ) -> NDArray[np.int32]:
         """Return the nearest groups of each row of an array, (n, probes)."""
-        from vwkit_numba import kernels
+        from vwkit_numba import graph_kernels
 
         groups = np.empty((self.rows, probes), np.int32)
         ((_, block),) = self.blocks()
         shift, scale = self.frame.shift, np.float32(self.frame.scale)
 
         def one(first: int, last: int) -> None:
-            kernels.nearest_groups(
+            graph_kernels.nearest_groups(
                 block, shift, scale, self.frame.unit, first, last, centers, half, groups
             )
 

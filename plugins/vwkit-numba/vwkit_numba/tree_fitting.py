@@ -12,7 +12,8 @@ from vwkit.jobs import job
 from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba import tree_kernels
-from vwkit_numba.fitting import _moderate, _room, frame_of
+from vwkit_numba.fitting import _moderate, _room
+from vwkit_numba.frames import frame_of
 from vwkit_numba.passes import Passes, Totals, _readonly
 from vwkit_numba.tree_nodes import Nodes, go_down, parents
 
