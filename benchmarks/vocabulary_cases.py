@@ -151,6 +151,9 @@ CASES = {
         "pqkmeans, 5",
         {
             "graph-pqkmeans, 5": _codes(60, "graph-pqkmeans", iterations=5, tolerance=0.0),
+            "graph-pqkmeans, 5, 32 neighbours": _codes(
+                60, "graph-pqkmeans", iterations=5, tolerance=0.0, neighbours=32
+            ),
             "graph-pqkmeans": _codes(120, "graph-pqkmeans"),
             "pqkmeans, 5": {"side": "pqkmeans", "iterations": 5, "limit": 500},
             "pqkmeans by vwkit, 5": _codes(500, "pqkmeans", **_PQ),

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.errors import DataError
-from vwkit.jobs import Job
-from vwkit.kernels import nearest_rows
+from vwkit.jobs import Job, job
 from vwkit.stream import Stream
 from vwkit.types import Array
 
@@ -72,13 +71,12 @@ class Frame:
 
     def codes(self, centers: NDArray[np.float32]) -> NDArray[Any]:
         """Return the nearest codes of vectors (n, d), each slice by itself."""
+        from vwkit_numba.pq_tables import Table, reach_of
+        from vwkit_numba.pq_training import encoded
+
         book = cast("NDArray[np.float32]", self.book)
-        width = book.shape[2]
-        codes = np.empty((len(centers), len(book)), np.uint8 if book.shape[1] <= 256 else np.uint16)
-        for j in range(len(book)):
-            part = np.ascontiguousarray(centers[:, j * width : (j + 1) * width])
-            codes[:, j] = nearest_rows(part, book[j])
-        return codes
+        table = Table.of(book, centers.dtype, reach_of(book, centers))
+        return encoded(table, centers, book.shape[1], job().threads)
 
     def placed(self, centers: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return centers as they may be: what codes stand for, or of length 1 if `unit`.
