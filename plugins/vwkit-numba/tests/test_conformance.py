@@ -13,7 +13,7 @@ class TestGraphKMeans(ClustererTests):
 
 class TestFewNeighbours(ClustererTests):
     backend = GraphKMeans
-    params: ClassVar[dict[str, Any]] = {"neighbours": 4}
+    params: ClassVar[dict[str, Any]] = {"neighbours": 8}
 
 
 class TestWithoutRelocation(ClustererTests):
@@ -32,7 +32,7 @@ class TestGraphPQKMeans(ClustererTests):
 
 class TestFewNeighboursOfCodes(ClustererTests):
     backend = GraphPQKMeans
-    params: ClassVar[dict[str, Any]] = {"neighbours": 4, "relocate": 0.0}
+    params: ClassVar[dict[str, Any]] = {"neighbours": 8, "relocate": 0.0}
 
 
 class TestFoldedAndExact(ClustererTests):

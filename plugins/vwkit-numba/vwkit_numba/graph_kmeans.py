@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["GraphClusterer", "GraphKMeans"]
 
 
+# From so many neighbours on, most rows meet the center that is nearest.
+_ENOUGH = 16
+
+
 class GraphClusterer(vwkit.Clusterer):
     """What graph k-means of vectors and of codes have in common."""
 
@@ -38,7 +42,6 @@ class GraphClusterer(vwkit.Clusterer):
     streams = True
     supports_weights = True
     deterministic = True
-    label_agreement = 0.9
     late = frozenset({"probes"})
 
     k: vwkit.Positive = vwkit.Field(doc="Number of clusters.")
@@ -78,6 +81,11 @@ class GraphClusterer(vwkit.Clusterer):
     _members: NDArray[np.int32]
     _starts: NDArray[np.int64]
     _ready: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    @property
+    def label_agreement(self) -> float:
+        """The share of labels that are the nearest center's, at least."""
+        return 0.9 if self.neighbours >= _ENOUGH else 0.75
 
     def take_over(self, fit: Fit, coarse: Coarse) -> None:
         """Set the attributes of a finished fit."""
