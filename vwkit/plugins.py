@@ -167,7 +167,11 @@ def unavailable(cls: type[Any]) -> str | None:
             return True
 
     missing = [module for module in getattr(cls, "requires", ()) if is_missing(module)]
-    return f"needs {', '.join(missing)}, which is not installed" if missing else None
+    if not missing:
+        return None
+    library = getattr(cls, "library", None)
+    remedy = f": pip install {library}" if library else ""
+    return f"needs {', '.join(missing)}, which is not installed{remedy}"
 
 
 def _normal(package: str) -> str:

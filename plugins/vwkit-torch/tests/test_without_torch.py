@@ -22,7 +22,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("without")
 def test_the_reason_is_given(tmp_path: Path) -> None:
     (tmp_path / "net.pt2").write_bytes(b"")
-    assert unavailable(Torch) == "needs torch, which is not installed"
+    assert unavailable(Torch) == "needs torch, which is not installed: pip install torch"
     with registered(Torch):
         assert "torch" not in vwkit.backends()["featurizer"]
         with pytest.raises(PluginError, match="featurizer torch: needs torch, which is not"):
