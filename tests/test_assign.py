@@ -143,7 +143,7 @@ def test_the_same_seed_gives_the_same_words(case):
     assign = alone(case[0])
     lloyd = fit(assign, init="random", seed=5, threads=1)
     if not lloyd.deterministic:
-        pytest.skip(f"{assign['use']} does not promise it")
+        pytest.skip(f"{assign['use']} does not declare that it is deterministic")
     other = fit(assign, init="random", seed=5, threads=1)
     assert state(other) == state(lloyd)
     # Nor do chunks, threads or the container of the rows matter.

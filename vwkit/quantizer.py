@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vwkit.base import Backend
 from vwkit.codes import Codes, arrays_identity, kind_of, made_by
 from vwkit.data import as_data, dim_of, prepare
-from vwkit.errors import BackendError, DataError, ShapeError
+from vwkit.errors import BackendError, DataError, ParameterError, ShapeError
 from vwkit.kernels import nearest_rows
 from vwkit.stream import Stream
 from vwkit.types import Array
@@ -18,12 +18,27 @@ from vwkit.types import Array
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Quantizer", "code_dtype"]
+__all__ = ["Quantizer", "check_slices", "code_dtype"]
 
 
 def code_dtype(ks: int) -> np.dtype[Any]:
     """Return the smallest dtype for codes 0…ks − 1: uint8, uint16 or uint32."""
     return np.dtype(np.uint8 if ks <= 1 << 8 else np.uint16 if ks <= 1 << 16 else np.uint32)
+
+
+def check_slices(who: str, m: int, dim: int) -> None:
+    """Check that m slices of equal width make up the dimensions.
+
+    Raises
+    ------
+    ParameterError
+        Which names every m that does.
+    """
+    if dim % m:
+        allowed = ", ".join(str(n) for n in range(1, dim + 1) if dim % n == 0)
+        raise ParameterError(
+            f"{who}.m: {m} does not divide the {dim} dimensions of the data; allowed: {allowed}"
+        )
 
 
 class Quantizer(Backend):

@@ -12,10 +12,10 @@ import numpy as np
 
 from vwkit.base import Field, backend
 from vwkit.builtin.lloyd import Lloyd
-from vwkit.errors import DataError, ParameterError
+from vwkit.errors import DataError
 from vwkit.hashing import derive_seed, sample_rows
 from vwkit.jobs import Job, job, use_job
-from vwkit.quantizer import Quantizer
+from vwkit.quantizer import Quantizer, check_slices
 from vwkit.stream import Stream
 from vwkit.types import Positive
 
@@ -56,11 +56,7 @@ class PQ(Quantizer):
 
     def _fit(self, vectors: Any) -> None:
         stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
-        if stream.dim % self.m:
-            raise ParameterError(
-                f"pq.m: {self.m} does not divide the {stream.dim} dimensions of the data; "
-                f"allowed: {', '.join(str(m) for m in range(1, stream.dim + 1) if stream.dim % m == 0)}"
-            )
+        check_slices("pq", self.m, stream.dim)
         rows = stream.count()
         if rows < self.ks:
             raise DataError(

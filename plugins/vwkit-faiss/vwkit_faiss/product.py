@@ -12,6 +12,7 @@ import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError
 from vwkit.hashing import derive_seed, sample_rows
 from vwkit.jobs import job
+from vwkit.quantizer import check_slices
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 from vwkit_faiss.closing import close
@@ -81,7 +82,7 @@ class FaissPQ(vwkit.Quantizer):
     def _fit(self, vectors: Any) -> None:
         faiss = load_faiss("quantizer faiss-pq")
         stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
-        _check_slices("faiss-pq", self.m, stream.dim)
+        check_slices("faiss-pq", self.m, stream.dim)
         sample = training_sample(
             "faiss-pq", stream, self.ks, self.train_rows or 1000 * self.ks, self.seed
         )
@@ -168,7 +169,7 @@ class OPQ(vwkit.Quantizer):
     def _fit(self, vectors: Any) -> None:
         faiss, current = load_faiss("quantizer opq"), job()
         stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
-        _check_slices("opq", self.m, stream.dim)
+        check_slices("opq", self.m, stream.dim)
         sample = training_sample(
             "opq", stream, self.ks, self.train_rows or 1000 * self.ks, self.seed
         )
@@ -324,14 +325,6 @@ def check_book(who: Any, state: dict[str, Array], shape: tuple[int, ...], names:
         raise ArtifactError(
             f"{who.name}: codebook {shape} of finite float32 is needed, with {sorted(names)}; "
             f"found {found} and {sorted(state)}; damaged, make it again"
-        )
-
-
-def _check_slices(who: str, m: int, dim: int) -> None:
-    if dim % m:
-        allowed = ", ".join(str(n) for n in range(1, dim + 1) if dim % n == 0)
-        raise ParameterError(
-            f"{who}.m: {m} does not divide the {dim} dimensions of the data; allowed: {allowed}"
         )
 
 

@@ -8,9 +8,10 @@ import annotated_types
 import numpy as np
 
 import vwkit
-from vwkit.errors import ArtifactError, DataError, ParameterError
+from vwkit.errors import ArtifactError, DataError
 from vwkit.hashing import sample_rows
 from vwkit.jobs import job
+from vwkit.quantizer import check_slices
 from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba.compiling import compilation_told
@@ -67,12 +68,7 @@ class FastPQ(vwkit.Quantizer):
         from vwkit_numba.pq_training import Training
 
         stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
-        if stream.dim % self.m:
-            allowed = ", ".join(str(n) for n in range(1, stream.dim + 1) if stream.dim % n == 0)
-            raise ParameterError(
-                f"fast-pq.m: {self.m} does not divide the {stream.dim} dimensions of the data; "
-                f"allowed: {allowed}"
-            )
+        check_slices("fast-pq", self.m, stream.dim)
         rows = stream.count()
         if rows < self.ks:
             raise DataError(
