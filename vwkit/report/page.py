@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from vwkit.report.markup import Html, join, tag
 
 __all__ = ["definitions", "page", "section", "table"]
 
-# The browser itself refuses scripts and everything from elsewhere.
+# The browser itself refuses everything from elsewhere, and every script but a page's own one.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 # Colours: Okabe and Ito's palette, which colour-blind people can tell apart, darkened where it is
@@ -117,7 +119,15 @@ td.wide{min-width:72px}th,td{padding-right:10px}}
 """
 
 
-def page(title: str, lead: Html, body: Iterable[Html | None], *, top: Html | None = None) -> str:
+def page(
+    title: str,
+    lead: Html,
+    body: Iterable[Html | None],
+    *,
+    top: Html | None = None,
+    style: str = "",
+    script: str = "",
+) -> str:
     """Return a whole page.
 
     Parameters
@@ -129,20 +139,30 @@ def page(title: str, lead: Html, body: Iterable[Html | None], *, top: Html | Non
     body : sections
     top : Html, optional
         What stands below the lead, above the sections.
+    style : str
+        CSS for this kind of page, after what all pages share.
+    script : str
+        JavaScript that runs when the page is there. It is fixed text of the program's own: nothing that
+        comes from files may be put into it; data belong into the page's elements, escaped.
     """
+    policy = _POLICY
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{title} · vwkit"),
-        tag("style", Html(_STYLE)),
+        tag("style", Html(_STYLE + style)),
     )
     content = tag(
         "body",
         tag("header", tag("h1", title), tag("p", lead, class_="lead"), top),
         tag("main", *body),
         tag("footer", "Made by vwkit. This page is one file and fetches nothing."),
+        tag("script", Html(script)) if script else None,
     )
     return f"<!doctype html>\n{tag('html', head, content, lang='en')}\n"
 

@@ -83,7 +83,7 @@ class GraphClusterer(vwkit.Clusterer):
     _ready: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     @property
-    def label_agreement(self) -> float:
+    def label_agreement(self) -> float:  # type: ignore[override]
         """The share of labels that are the nearest center's, at least."""
         return 0.9 if self.neighbours >= _ENOUGH else 0.75
 

@@ -11,6 +11,7 @@ numba's cache on disk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -19,6 +20,7 @@ from numba import types
 from numba.extending import overload as _overload
 
 from vwkit_numba.lanes import (
+    F,
     dots_4,
     nearest_4,
     prefetch,
@@ -34,8 +36,6 @@ __all__ = [
     "segments",
 ]
 
-# It has no types of its own.
-overload: Any = _overload
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 #: ‖c‖²/2 of the entry that fills a list up: no vector is near it.
 FAR = np.float32(1e37)
@@ -44,6 +44,12 @@ _MOST = np.float32(1e17)
 _BATCH = 64
 _SEGMENT = 2048
 _AHEAD = 12  # rows that are asked of the memory before they are needed
+
+
+def overload(of: Any) -> Callable[[F], F]:
+    """Say what compiled code does in place of a function: numba's own, with types."""
+    made: Callable[[F], F] = _overload(of)
+    return made
 
 
 @_compiled

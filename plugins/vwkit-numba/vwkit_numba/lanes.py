@@ -9,8 +9,8 @@ the block, nor on the width of the machine's registers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from llvmlite import ir
 from numba import types
@@ -31,9 +31,19 @@ LANES = 16
 #: Vectors that are compared at once.
 POINTS = 4
 
-# Neither of the two has types of its own.
-intrinsic: Any = _intrinsic
+F = TypeVar("F", bound=Callable[..., Any])
+
+# It has no types of its own.
 _declared: Any = cgutils.get_or_insert_function
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Let compiled code call what `function` writes in LLVM's language: numba's own, with types.
+
+    The callers do not give the first argument, which is numba's.
+    """
+    return _intrinsic(function)
+
 
 _F = ir.FloatType()
 _I32 = ir.IntType(32)
