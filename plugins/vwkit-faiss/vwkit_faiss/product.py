@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import annotated_types
 import numpy as np
@@ -155,6 +155,11 @@ class OPQ(vwkit.Quantizer):
     rotations: vwkit.Positive = vwkit.Field(
         default=50, doc="Turns of improving the rotation and the codebooks."
     )
+    start: Literal["order", "random"] = vwkit.Field(
+        default="order",
+        doc="Where the rotation starts: order, the dimensions as they are (for SIFT by far the better), "
+        "or random, as FAISS does by itself.",
+    )
 
     rotation: NDArray[np.float32]
 
@@ -196,10 +201,13 @@ class OPQ(vwkit.Quantizer):
         current, dim = job(), framed.shape[1]
         chosen = sample_rows(len(framed), _ROTATION_ROWS * self.ks, derive_seed(self.seed, "turn"))
         rows = framed if len(chosen) == len(framed) else framed[chosen]
-        start = faiss.RandomRotationMatrix(dim, dim)
-        start.init(self.seed % (1 << 31))
         matrix = faiss.OPQMatrix(dim, self.m)
-        matrix.A = start.A
+        if self.start == "random":
+            start = faiss.RandomRotationMatrix(dim, dim)
+            start.init(self.seed % (1 << 31))
+            matrix.A = start.A
+        else:
+            faiss.copy_array_to_vector(np.eye(dim, dtype=np.float32).ravel(), matrix.A)
         matrix.max_train_points = len(rows)
         # One turn at a time: what goes on from turn to turn is in the matrix and in the quantizer.
         matrix.niter, matrix.niter_pq, matrix.niter_pq_0 = 1, _ITERATIONS, _FIRST_ITERATIONS

@@ -10,7 +10,7 @@ import numpy as np
 import vwkit
 from vwkit.errors import ArtifactError, DataError
 from vwkit.hashing import sample_rows
-from vwkit.jobs import job
+from vwkit.jobs import Job, job
 from vwkit.quantizer import check_slices
 from vwkit.stream import Stream
 from vwkit.types import Array
@@ -65,14 +65,12 @@ class FastPQ(vwkit.Quantizer):
     _ready: tuple[Array, tuple[Any, tuple[int, ...]], Table] | None = None
 
     def _fit(self, vectors: Any) -> None:
-        from vwkit_numba.pq_training import Training
-
         stream = vectors if isinstance(vectors, Stream) else Stream.from_array(vectors)
-        check_slices("fast-pq", self.m, stream.dim)
+        check_slices(self.name, self.m, stream.dim)
         rows = stream.count()
         if rows < self.ks:
             raise DataError(
-                f"fast-pq: ks = {self.ks} codewords need at least {self.ks} rows to learn from; "
+                f"{self.name}: ks = {self.ks} codewords need at least {self.ks} rows to learn from; "
                 f"got {rows}. Give more data or a smaller ks"
             )
         wanted = max(self.ks, self.train_rows or 1000 * self.ks)
@@ -80,10 +78,19 @@ class FastPQ(vwkit.Quantizer):
         sample = stream.array
         if sample is None or len(chosen) < rows:
             sample = stream.take(chosen)
-        training = Training(sample, self.m, self.ks, self.iterations, self.seed, job())
-        with compilation_told("quantizer fast-pq"):
-            self.codebook = training.run()
+        with compilation_told(f"quantizer {self.name}"):
+            self._learn(sample)
         self._ready = None
+
+    def _learn(self, sample: Array) -> None:
+        """Set the codebook from the rows to learn from."""
+        self._train(sample, job())
+
+    def _train(self, sample: Array, current: Job) -> None:
+        from vwkit_numba.pq_training import Training
+
+        training = Training(sample, self.m, self.ks, self.iterations, self.seed, current)
+        self.codebook = training.run()
 
     def _encode(self, vectors: Any) -> Array:
         from vwkit_numba.pq_training import encoded
@@ -108,7 +115,7 @@ class FastPQ(vwkit.Quantizer):
         ):
             found = "none" if book is None else f"{book.shape} {book.dtype}"
             raise ArtifactError(
-                f"fast-pq: a codebook {shape} of finite float32 is needed and nothing else; "
+                f"{self.name}: a codebook {shape} of finite float32 is needed and nothing else; "
                 f"found {found} and {sorted(state)}; damaged, make it again"
             )
         super()._restore(state)

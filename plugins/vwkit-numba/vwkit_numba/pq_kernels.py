@@ -18,7 +18,7 @@ import numpy as np
 
 from vwkit_numba.pq_lanes import GROUP, nearest_bytes, nearest_pairs, rounded, side_by_side
 
-__all__ = ["encode", "learn", "learn_roughly", "plus_plus", "to_bytes"]
+__all__ = ["encode", "learn", "learn_roughly", "plus_plus", "to_bytes", "turn"]
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 # Rows that are labelled before they are added up: they stay in the cache.
@@ -274,6 +274,37 @@ def learn_roughly(
                 _add_bytes(x, begin, end, column, width, labels, sums[j], counts[j])
             else:
                 _add(x, begin, end, column, origins[j], unit, labels, sums[j], counts[j])
+
+
+@_compiled
+def turn(x: Any, first: int, last: int, matrix: Any, out: Any) -> None:
+    """Write x @ matrix for the rows `first` to `last`, each row as if it came alone.
+
+    Parameters
+    ----------
+    x : (n, d) uint8 or float32; matrix : (d, e) float32; out : (n, e) float32, written
+    """
+    dim, wide = matrix.shape
+    sums = np.empty((4, wide), np.float32)
+    for begin in range(first, last, 4):
+        # The last rows are computed twice rather than in another loop.
+        a = max(first, min(begin, last - 4))
+        b, c, d = min(a + 1, last - 1), min(a + 2, last - 1), min(a + 3, last - 1)
+        sums[:] = 0
+        for s in range(dim):
+            p, q = np.float32(x[a, s]), np.float32(x[b, s])
+            v, w = np.float32(x[c, s]), np.float32(x[d, s])
+            for t in range(wide):
+                value = matrix[s, t]
+                sums[0, t] += p * value
+                sums[1, t] += q * value
+                sums[2, t] += v * value
+                sums[3, t] += w * value
+        for t in range(wide):
+            out[a, t] = sums[0, t]
+            out[b, t] = sums[1, t]
+            out[c, t] = sums[2, t]
+            out[d, t] = sums[3, t]
 
 
 @_compiled

@@ -117,16 +117,14 @@ class Training:
     def run(self) -> NDArray[np.float32]:
         """Return the codebook, (m, ks, width), and warn where rows are too few for it."""
         sizes = self._sizes()
-        hashes = row_hash(derive_seed(self.seed, "part"), np.arange(len(self.sample)))
+        hashes = self._hashes()
         # Each part holds the smaller ones.
         limits = np.partition(hashes, [size - 1 for size in sizes])
         if not self.bytes:
             self._measure()
         begin, step, active = self._taken_up(len(sizes)) or (0, 0, np.arange(self.m))
         if self.steps == 0:
-            wanted = min(len(self.sample), max(_START_ROWS * self.ks, _START_AT_LEAST))
-            chosen = np.argpartition(hashes, wanted - 1)[:wanted]
-            self.codebook = self._start(self.sample[np.sort(chosen)])
+            self.codebook = self.start()
         for level in range(begin, len(sizes)):
             last = sizes[level] == len(self.sample)
             part = self.sample
@@ -138,6 +136,23 @@ class Training:
         self.job.progress(len(sizes), len(sizes), "parts of the rows")
         if self.used < self.ks:
             warn_few_distinct(self.used, self.ks)
+        return self.codebook
+
+    def start(self) -> NDArray[np.float32]:
+        """Return rows as codewords, (m, ks, width): where an iteration may begin."""
+        wanted = min(len(self.sample), max(_START_ROWS * self.ks, _START_AT_LEAST))
+        chosen = np.argpartition(self._hashes(), wanted - 1)[:wanted]
+        return self._start(self.sample[np.sort(chosen)])
+
+    def _hashes(self) -> NDArray[np.uint64]:
+        return row_hash(derive_seed(self.seed, "part"), np.arange(len(self.sample)))
+
+    def refined(self, codebook: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a codebook after `iterations` more on all rows; see `errors` for what they left."""
+        if not self.bytes:
+            self._measure()
+        self.codebook = codebook
+        self._level(self.sample, 0, 0, np.arange(self.m), last=False)
         return self.codebook
 
     def _sizes(self) -> list[int]:
@@ -248,7 +263,7 @@ class Training:
         # Slices that are done need no table, but then their numbers would not be their places.
         few = None
         if len(rough):
-            per = np.where(self.range > 0, 255 / self.range, 1.0)[:, None, None]
+            per = 255 / np.where(self.range > 0, self.range, 255.0)[:, None, None]
             few = RoughTable.of((self.codebook - self.low[:, None]) * per)
         full = None
         if len(exact):
