@@ -89,8 +89,7 @@ CASES = {
         {
             "graph-kmeans, 10": _graph(60, iterations=10),
             "graph-kmeans, 25": _graph(120, iterations=25),
-            "faiss.Kmeans, 8": _faiss(740, 8),
-            "lloyd, one pass": _lloyd(280, None, passes=1),
+            "faiss.Kmeans, 8": _faiss(1_400, 8),
         },
         words=(65_536,),
     ),
@@ -103,9 +102,11 @@ CASES = {
             "lloyd by flann, one pass": _lloyd(
                 340, {"use": "flann", "trees": 4, "checks": 128}, passes=1, **_SAME
             ),
-            "lloyd by hnsw, one pass": _lloyd(300, {"use": "hnsw"}, passes=1, **_SAME),
-            "lloyd by faiss IVF512, nprobe 16, one pass": _lloyd(
-                200, {"use": "faiss", "factory": "IVF512,Flat", "nprobe": 16}, passes=1, **_SAME
+            "lloyd by hnsw, ef 16, one pass": _lloyd(
+                340, {"use": "hnsw", "ef": 16}, passes=1, **_SAME
+            ),
+            "lloyd by faiss IVF512, nprobe 8, one pass": _lloyd(
+                340, {"use": "faiss", "factory": "IVF512,Flat", "nprobe": 8}, passes=1, **_SAME
             ),
         },
         rows=3_000_000,

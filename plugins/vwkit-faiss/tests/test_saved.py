@@ -72,6 +72,18 @@ def test_a_quantizer_that_learnt_nothing_is_refused(factory: str, how: str, tmp_
         index._load(path.parent)
 
 
+@pytest.mark.parametrize("factory", ["IVF128,PQ16x8np", "OPQ16,IVF128,PQ16x8np"])
+def test_tables_that_are_larger_than_the_file_are_no_reason_to_refuse_it(
+    factory: str, tmp_path: Path
+) -> None:
+    """If this fails, check what FAISS makes of lists and codewords when it reads them."""
+    rows = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
+    index = Faiss(factory=factory).build(rows)
+    index.save(tmp_path / "index")
+    found = vwkit.load(tmp_path / "index").search(rows[:20], 3)
+    assert (found.ids == index.search(rows[:20], 3).ids).all()
+
+
 @pytest.mark.parametrize("factory", KINDS)
 def test_changed_and_cut_files_crash_nothing(
     factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

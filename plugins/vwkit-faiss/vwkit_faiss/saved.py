@@ -185,12 +185,23 @@ def _limited(faiss: Any, size: int, fresh: Any) -> Iterator[None]:
             faiss.get_deserialization_vector_byte_limit(),
         )
         faiss.set_deserialization_loop_limit(loops)
-        faiss.set_deserialization_vector_byte_limit(size + (1 << 20))
+        faiss.set_deserialization_vector_byte_limit(size + _tables(faiss, size, fresh) + (1 << 20))
         try:
             yield
         finally:
             faiss.set_deserialization_loop_limit(before[0])
             faiss.set_deserialization_vector_byte_limit(before[1])
+
+
+def _tables(faiss: Any, size: int, fresh: Any) -> int:
+    """Return the bytes of the tables that FAISS makes of a file's lists and codewords in reading it."""
+    most = 0
+    for part in parts(faiss, fresh):
+        if isinstance(part, faiss.IndexIVFPQ):
+            # No more lists than the file has room for their centers.
+            lists = min(part.nlist, size // (4 * part.d))
+            most = max(most, 4 * lists * part.pq.M * part.pq.ksub)
+    return most
 
 
 # Comparing -------------------------------------------------------------------------------------
