@@ -5,13 +5,18 @@ import importlib
 
 CASES = {
     "assign": "approximate k-means: what each index costs as `assign`, and how well it assigns",
+    "duplicates": "copies made of real photographs: which are found, and told right",
+    "fetching": "pictures a second by URL from a server on this machine, beside a loop of urllib",
     "framework": "what vwkit costs on top of bare faiss and hnswlib",
     "growth": "how the time of graph k-means grows with the rows and with k",
+    "hierarchy": "hierarchical clustering beside SciPy, fastcluster and scikit-learn",
     "lloyd": "a Lloyd fit on a memory-mapped uint8 file: peak memory, and time beside faiss.Kmeans",
+    "palette": "pictures in k colours, beside Pillow, libimagequant and scikit-learn (--data: a folder)",
     "pq": "product quantizers: training and encoding, beside faiss and pqkmeans",
     "questions": "what repeated descriptors, smaller training sets and codes cost a vocabulary",
     "recall": "what each index finds, how fast, in how much memory, beside its bare library",
     "seeds": "how far every backend is from the conformance suite's thresholds, over many seeds",
+    "serve": "vwkit serve: requests a second and latency with 1, 8 and 64 clients (--data: a run)",
     "start": "what importing vwkit and asking for help cost",
     "vocabulary": "k-means at large k beside other libraries; names of its parts may follow",
 }
@@ -24,9 +29,12 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="threads for both sides [2]")
     parser.add_argument("--repeats", type=int, default=7, help="runs of each side [7]")
     parser.add_argument("--data", help="descriptor file with real vectors [made ones]")
-    kept = "assign, pq, recall, seeds, vocabulary"
+    kept = "assign, hierarchy, pq, recall, seeds, vocabulary"
     parser.add_argument(
-        "--rows", type=int, action="append", help="rows, where they can vary; recall takes several"
+        "--rows",
+        type=int,
+        action="append",
+        help="rows, where they can vary; recall and hierarchy take several",
     )
     parser.add_argument("--words", type=int, help="assign, vocabulary: clusters")
     parser.add_argument("--results", help=f"{kept}: file of JSON lines to go on with")
@@ -34,8 +42,13 @@ def main():
         "--only", help=f"{kept}: just what holds this text, even if measured already"
     )
     parser.add_argument("--seeds", type=int, default=200, help="seeds: how many [200]")
-    parser.add_argument("--limit", type=int, help="vocabulary: seconds for each contestant")
+    parser.add_argument(
+        "--limit", type=int, help="hierarchy, vocabulary: seconds for each contestant"
+    )
     parser.add_argument("--plot", help="growth: PNG to draw (needs matplotlib)")
+    parser.add_argument(
+        "--soak", type=float, metavar="MINUTES", help="serve: ask for so long, and print its memory"
+    )
     options = parser.parse_args()
     for name, parts in _asked(options.cases or list(CASES), parser):
         options.parts = parts

@@ -5,7 +5,7 @@ are run and what follows them is compared (``...`` stands for anything), specs a
 checked. A comment right above a fence changes that:
 
     <!-- not run: why -->        nothing is done with it
-    <!-- needs: vwkit-faiss -->  it is skipped where that package is not installed
+    <!-- needs: vwkit-faiss -->  it is skipped where that package (or one of several) is not installed
     <!-- file: name.py -->       it is written to that file, for later fences
 
 ``sh`` (commands to paste, without ``$ ``) and ``text`` are shown only.
@@ -74,12 +74,13 @@ def fences(document: Document) -> Iterator[Region]:
             yield region
 
 
-def _needing(package: str, evaluate: Any) -> Any:
+def _needing(packages: str, evaluate: Any) -> Any:
     def skip_or_run(example: Example) -> Any:
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"{package} is not installed: pip install ./plugins/{package}")
+        for package in packages.split(", "):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                pytest.skip(f"{package} is not installed: pip install ./plugins/{package}")
         return evaluate(example)
 
     return skip_or_run

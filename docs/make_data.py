@@ -4,7 +4,7 @@
     cd try && vwkit new retrieval > retrieval.yaml && vwkit run retrieval.yaml
 
 All of it is made up from fixed seeds: ``photos/`` (four places, each photographed three times) with
-their ground truth ``groups.csv``, ``picture.png``, ``descriptors.bvecs`` and a tiny data set in the
+their ground truth ``groups.csv`` and, as if they were for sale, ``products.csv``, ``picture.png``, ``descriptors.bvecs`` and a tiny data set in the
 layout of Oxford5k. Where the package ``onnx`` is installed, also ``network.onnx``: no trained network,
 but one that sees where in a picture which colours are. The tests run every example of the documentation
 in such a folder.
@@ -13,6 +13,7 @@ in such a folder.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,21 @@ def make(folder: Path) -> None:
         if item != query
     ]
     (folder / "groups.csv").write_text("query,item,what\n" + "".join(lines))
+    (folder / "products.csv").write_text("".join(_products()))
     vwkit.write(folder / "descriptors.bvecs", descriptors(0, 3000, 32))
     _oxford(folder)
     _network(folder / "network.onnx")
+
+
+def _products() -> Iterator[str]:
+    """Describe the photographs as a shop would."""
+    yield "file,sku,title,price,category\n"
+    for number, place in enumerate(PLACES):
+        for column, (view, kind) in enumerate(zip(VIEWS, ("print", "card", "card"), strict=True)):
+            title = f"The {place}, {'from afar' if view == 'far' else f'from the {view}'}"
+            price = (18.5 if kind == "print" else 2.25) + number
+            code = f"{place[:3].upper()}-{column + 1}"
+            yield f'{place}_{view}.jpg,{code},"{title}",{price},{kind}\n'
 
 
 def scene(seed: int, height: int, width: int) -> PIL.Image.Image:

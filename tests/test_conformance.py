@@ -6,6 +6,7 @@ import numpy as np
 
 import vwkit
 from vwkit.builtin.bag_of_words import BagOfWords
+from vwkit.builtin.colour_histogram import ColourHistogram
 from vwkit.builtin.exact import Exact
 from vwkit.builtin.inverted import Inverted
 from vwkit.builtin.lloyd import Lloyd
@@ -13,6 +14,7 @@ from vwkit.builtin.pixels import Pixels
 from vwkit.builtin.pq import PQ
 from vwkit.builtin.readers import READERS
 from vwkit.builtin.transforms import PCA, L2Norm, RootSift
+from vwkit.builtin.vlad import Vlad
 from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.reference import transforms as reference
 from vwkit.testing import (
@@ -100,9 +102,38 @@ class TestPixelsInOklab(FeaturizerTests):
     params = {"space": "oklab"}
 
 
+class TestColourHistogram(FeaturizerTests):
+    backend = ColourHistogram
+
+
+class TestColourHistogramOfShares(FeaturizerTests):
+    backend = ColourHistogram
+    params = {"space": "hsv", "bins": 5, "root": False}
+
+
 class TestBagOfWords(FeaturizerTests):
     backend = BagOfWords
     params = {"local": {"use": "pixels"}, "vocabulary": {"use": "lloyd", "k": 6}}
+    image_size = (12, 16)
+
+
+class TestVlad(FeaturizerTests):
+    backend = Vlad
+    params = {"local": {"use": "pixels"}, "vocabulary": {"use": "lloyd", "k": 6}}
+    image_size = (12, 16)
+
+
+class TestVladOfFloats(FeaturizerTests):
+    """Every step switched the other way, over descriptors that are no whole numbers."""
+
+    backend = Vlad
+    params = {
+        "local": {"use": "pixels", "space": "oklab"},
+        "vocabulary": {"use": "lloyd", "k": 3},
+        "ssr": True,
+        "intra": False,
+        "l2": False,
+    }
     image_size = (12, 16)
 
 

@@ -44,6 +44,26 @@ class TestSources:
         with pytest.raises(vwkit.ImageError, match=r"path, a PIL image or an array.*got"):
             open_image(wrong)
 
+    def test_a_file_in_memory(self, tmp_path):
+        path = tmp_path / "x.png"
+        PIL.Image.fromarray(RGB).save(path)
+        assert (open_image(io.BytesIO(path.read_bytes())).rgb == RGB).all()
+        with pytest.raises(vwkit.ImageError, match="image: not an image"):
+            open_image(io.BytesIO(b"<svg/>"))
+        with pytest.raises(vwkit.ImageError, match="more than 3; refused"):
+            open_image(io.BytesIO(path.read_bytes()), max_pixels=3)
+
+    def test_enough_pixels(self, tmp_path):
+        """A JPEG is decoded small, but never smaller than asked for; others stay as they are."""
+        picture = PIL.Image.new("RGB", (640, 320), (90, 120, 30))
+        for suffix, expected in ((".jpg", (160, 80)), (".png", (640, 320))):
+            picture.save(tmp_path / f"x{suffix}")
+            assert open_image(tmp_path / f"x{suffix}", enough=80).size == expected
+            assert open_image(tmp_path / f"x{suffix}", enough=1000).size == (640, 320)
+        # The limit is that of the file, not of what would be decoded.
+        with pytest.raises(vwkit.ImageError, match="more than 9,999; refused"):
+            open_image(tmp_path / "x.jpg", enough=8, max_pixels=9999)
+
     def test_an_array_that_fits_is_not_copied(self):
         assert np.shares_memory(open_image(RGB).rgb, RGB)
 

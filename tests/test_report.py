@@ -332,12 +332,12 @@ def test_grouped_images_are_shown_by_group(tmp_path):
     spec = bag(tmp_path, featurizer={"use": "mean-colour"}, clusterer=clusterer)
     run = run_of(tmp_path, spec)
     page = read(run.folder / "report.html")
-    assert "Groups of images" in page.headings
+    assert "Clusters of images" in page.headings
     assert "Words" not in page.headings
-    shown = [image["alt"] for image in page.all("img") if image["alt"].startswith("Group")]
+    shown = [image["alt"] for image in page.all("img") if image["alt"].startswith("Cluster")]
     labels = groups_of(run)
     assert sorted(shown) == sorted(
-        f"Group {label} in {item.id}" for label, item in zip(labels, run.kept, strict=True)
+        f"Cluster {label}: {item.id}" for label, item in zip(labels, run.kept, strict=True)
     )
 
 
@@ -346,9 +346,10 @@ def test_images_in_no_group_are_counted(tmp_path):
     del spec["index"], spec["evaluate"]
     with registered(Graded):
         page = read(run_of(tmp_path, spec).folder / "report.html")
-    assert "groups in all 3 used 3 (100 %) empty 0 most frequent 3 times (25 %)" in page.words
-    assert "in none 3" in page.words
-    shown = [image["alt"] for image in page.all("img") if image["alt"].startswith("Group")]
+    assert "Clusters 3 3 in none" in page.words
+    assert "9 images in 3 clusters, 3 images in none." in page.words
+    assert "Images in a cluster Clusters 3 3" in page.words
+    shown = [image["alt"] for image in page.all("img") if image["alt"].startswith("Cluster")]
     assert len(shown) == 9
     assert "Learning" not in page.headings
 

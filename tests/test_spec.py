@@ -179,7 +179,7 @@ def test_any_tree_gives_a_spec_or_a_spec_error(tree):
 
 def test_schema_accepts_what_the_docs_show_and_names_every_backend():
     described = schema()
-    assert described["properties"].keys() == set(KEYS) - {"rerank"}
+    assert described["properties"].keys() == set(KEYS)
     names = {
         choice["properties"]["use"]["const"] for choice in described["$defs"]["index"]["anyOf"]
     }

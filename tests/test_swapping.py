@@ -130,7 +130,7 @@ def test_every_index_searches_the_photographs(data, job, name, metric):
     finished = run(data, path, () if job == "search" else ("output=",))
     assert finished.index.name == name
     assert finished.index.metric == metric
-    vectors = finished.vectors
+    vectors = finished.indexable(finished.vectors)
     dense = vectors.toarray() if isinstance(vectors, vwkit.Sparse) else np.asarray(vectors)
     rows = np.array([item.row for item in finished.kept])
     exact = vwkit.create("index", "exact", metric=metric).build(dense, rows)

@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,7 +27,15 @@ from vwkit.errors import ArtifactError
 from vwkit.hashing import file_sha256
 from vwkit.types import Array
 
-__all__ = ["FORMAT", "Artifact", "Draft", "is_artifact", "open_artifact", "write_artifact"]
+__all__ = [
+    "FORMAT",
+    "Artifact",
+    "Draft",
+    "change_params",
+    "is_artifact",
+    "open_artifact",
+    "write_artifact",
+]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -58,6 +66,7 @@ class Draft:
     manifest: dict[str, Any]
     target: Path
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _growing: list[Growing] = field(default_factory=list)
 
     def array(self, name: str, array: Array) -> None:
         """Add one array as a ``.npy`` file."""
@@ -70,7 +79,8 @@ class Draft:
 
     def growing(self, name: str, dim: int | None, dtype: Any) -> Growing:
         """Add an array row by row; call `Growing.close` when all rows are in."""
-        return Growing(self, name, dim, np.dtype(dtype))
+        self._growing.append(Growing(self, name, dim, np.dtype(dtype)))
+        return self._growing[-1]
 
     def native(self, save: Callable[[Path], None]) -> None:
         """Let a library write its own files into an empty folder."""
@@ -173,8 +183,8 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
+    draft = Draft(part, {"format": FORMAT, **manifest}, folder)
     try:
-        draft = Draft(part, {"format": FORMAT, **manifest}, folder)
         yield draft
         with _writing(folder):
             part.chmod(0o777 & ~_umask())
@@ -185,6 +195,8 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
             _synced(part / MANIFEST)
             _commit(part, folder)
     finally:
+        for growing in draft._growing:  # left open by an error
+            growing._file.close()
         shutil.rmtree(part, ignore_errors=True)
 
 
@@ -195,6 +207,45 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def change_params(folder: str | Path, values: Mapping[str, Any]) -> None:
+    """Replace parameters in an artifact's manifest; its files stay as they are.
+
+    Nothing is written if they are these already. The manifest becomes a new file, so that another
+    name of the old one (a hard link) stays what it is.
+
+    Parameters
+    ----------
+    folder : path
+    values : dict
+        Plain data.
+
+    Raises
+    ------
+    ArtifactError
+        It is no artifact, or it cannot be written.
+    """
+    folder = Path(folder)
+    manifest = _read_manifest(folder)
+    before = manifest.get("params", {})
+    plain = json.loads(json.dumps({**manifest, "params": {**before, **values}}))
+    if plain == manifest:
+        return
+    plain.pop("sha256")
+    plain["sha256"] = _own_sha256(plain)
+    with _writing(folder):
+        handle, name = tempfile.mkstemp(".part", f".{MANIFEST}.", folder)
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(_text(plain))
+            part.chmod(0o666 & ~_umask())
+            _synced(part)
+            part.replace(folder / MANIFEST)
+        finally:
+            part.unlink(missing_ok=True)
+        _sync_folder(folder)
 
 
 def _text(manifest: dict[str, Any]) -> str:

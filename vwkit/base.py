@@ -669,6 +669,8 @@ def load(folder: str | Path) -> Any:
     except VwkitError as error:
         if isinstance(error, ParameterError):
             raise ArtifactError(f"{folder}: saved parameters do not fit {name}: {error}") from None
+        if isinstance(error, ArtifactError) and str(folder) not in str(error):
+            raise ArtifactError(f"{folder}: {error}") from None
         raise
     except Exception as error:
         raise ArtifactError(

@@ -186,7 +186,9 @@ class Cache:
     def file_key(self, path: Path) -> str:
         """Return the SHA-256 of a file's content, remembered by path, size, mtime and inode."""
         status = path.stat()
-        row = (str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino)
+        # A name that is not UTF-8 holds lone surrogates, which the database does not take.
+        name = str(path.absolute()).encode("utf-8", "backslashreplace").decode()
+        row = (name, status.st_size, status.st_mtime_ns, status.st_ino)
         database = self._database()
         if database is not None:
             with contextlib.suppress(sqlite3.Error):

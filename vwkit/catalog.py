@@ -146,15 +146,50 @@ def schema() -> dict[str, Any]:
     """Return a JSON schema (2020-12) of specs with the installed backends."""
     definitions: dict[str, Any] = {}
     for role in registry().roles():
+        if role == "app":
+            continue  # `vwkit serve` takes it; no spec names one
         word = {"evaluator": "protocol", "output": "write"}.get(role, "use")
         choices = list(_choices(role, word, definitions))
         definitions[role] = {"anyOf": choices}
     properties: dict[str, Any] = {
         "vwkit": {"const": 1, "description": "Version of the spec language."},
         "seed": {"type": "integer", "minimum": 0},
-        "images": _object(
-            {"path": _TEXT, "pattern": _TEXT, "limit": _COUNT, "sample": _COUNT}, ["path"]
-        ),
+        "images": {
+            "anyOf": [
+                _object(
+                    {
+                        "path": _TEXT,
+                        "pattern": _TEXT,
+                        "limit": _COUNT,
+                        "sample": _COUNT,
+                        "metadata": _TEXT,
+                        "file_field": _TEXT,
+                        "id_field": _TEXT,
+                        "fields": _TEXTS,
+                    },
+                    ["path"],
+                ),
+                _object(
+                    {
+                        "urls": _TEXT,
+                        "url_field": {**_TEXT, "default": "url"},
+                        "id_field": _TEXT,
+                        "fields": _TEXTS,
+                        "cache": _TEXT,
+                        "limit": _COUNT,
+                        "sample": _COUNT,
+                        "parallel": {**_COUNT, "maximum": 256, "default": 16},
+                        "per_host": {**_COUNT, "maximum": 256, "default": 8},
+                        "timeout": {"type": "number", "exclusiveMinimum": 0, "default": 30},
+                        "max_bytes": {"type": ["string", "integer"], "default": 20_000_000},
+                        "retries": {"type": "integer", "minimum": 0, "default": 3},
+                        "retry": {"enum": ["temporary", "failed", "never"]},
+                        "allow_private": {"type": "boolean", "default": False},
+                    },
+                    ["urls", "cache"],
+                ),
+            ]
+        },
         "vectors": {
             **_object(
                 {
@@ -196,6 +231,7 @@ def schema() -> dict[str, Any]:
 
 
 _TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
 _COUNT = {"type": "integer", "minimum": 1}
 
 

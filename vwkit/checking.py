@@ -17,14 +17,31 @@ from vwkit.base import Parameter, create
 from vwkit.errors import ParameterError, Problem, SpecError, VwkitError, dotted
 from vwkit.featurizer import Reader
 from vwkit.hashing import derive_seed
+from vwkit.metadata import format_of
 from vwkit.plugins import registry
 from vwkit.rules import KeyPath, check_rules
 from vwkit.source import Source
-from vwkit.spec import FORMAT, KEYS, ImagesSource, RunSettings, Spec, Train, VectorsSource, bytes_of
+from vwkit.spec import (
+    FORMAT,
+    KEYS,
+    ImagesSource,
+    RunSettings,
+    Spec,
+    Train,
+    UrlsSource,
+    VectorsSource,
+    bytes_of,
+)
 
 __all__ = ["compile_spec"]
 
-_IMAGE_KEYS = ("path", "pattern", "limit", "sample")
+_IMAGE_KEYS = (
+    "path", "pattern", "limit", "sample", "metadata", "file_field", "id_field", "fields",
+)  # fmt: skip
+_URL_KEYS = (
+    "urls", "url_field", "id_field", "fields", "cache", "limit", "sample", "parallel", "per_host",
+    "timeout", "max_bytes", "retries", "retry", "allow_private",
+)  # fmt: skip
 _VECTOR_KEYS = ("path", "use", "images", "counts", "limit", "sample")
 _RUN_KEYS = ("memory", "threads", "executor", "on_error")
 _TRAIN_KEYS = ("path", "images", "rows")
@@ -115,9 +132,11 @@ class _Checker:
 
     # Sources
 
-    def _images(self, value: Any, path: KeyPath) -> ImagesSource | None:
-        if not self._mapping(path, value, "a mapping with path"):
+    def _images(self, value: Any, path: KeyPath) -> ImagesSource | UrlsSource | None:
+        if not self._mapping(path, value, "a mapping with path or urls"):
             return None
+        if "urls" in value:
+            return self._urls(value, path)
         self._unknown_keys(path, value, _IMAGE_KEYS, path[-1])
         file = self._path(path, value, "path", must_exist=True)
         pattern = value.get("pattern")
@@ -126,7 +145,92 @@ class _Checker:
             pattern = None
         limit = self._whole(path, value, "limit", None, least=1)
         sample = self._whole(path, value, "sample", None, least=1)
-        return ImagesSource(file, pattern, limit, sample) if file else None
+        metadata = self._metadata(path, value, "metadata", required=False)
+        for key in ("file_field", "id_field", "fields"):
+            if key in value and "metadata" not in value:
+                self.problem((*path, key), "names a field of a metadata file; give metadata, too")
+        described = {
+            "metadata": metadata,
+            "file_field": self._text(path, value, "file_field", None),
+            "id_field": self._text(path, value, "id_field", None),
+            "fields": self._texts(path, value, "fields"),
+        }
+        if file is None:
+            return None
+        return ImagesSource(file, pattern, limit, sample, **described)  # type: ignore[arg-type]
+
+    def _urls(self, value: Mapping[str, Any], path: KeyPath) -> UrlsSource | None:
+        """Check a source that is fetched."""
+        told = len(self.problems)
+        if "path" in value:
+            self.problem((*path, "path"), "path or urls, not both")
+        known = tuple(_URL_KEYS)
+        for key in ("pattern", "metadata", "file_field"):
+            if key in value:
+                self.problem((*path, key), f"{key} belongs to a path; urls has {', '.join(known)}")
+        own = {k: v for k, v in value.items() if k not in (*_IMAGE_KEYS, "path")}
+        self._unknown_keys(path, own, known, path[-1])
+        file = self._metadata(path, value, "urls", required=True)
+        cache = self._path(path, value, "cache", must_exist=False)
+        if cache is not None and cache.exists() and not cache.is_dir():
+            self.problem((*path, "cache"), f"{cache}: a file is in the way of the folder")
+        defaults = UrlsSource(Path(), Path())
+        retry = value.get("retry", defaults.retry)
+        if retry not in ("temporary", "failed", "never"):
+            self.problem((*path, "retry"), f"must be temporary, failed or never; got {retry!r}")
+        allow = value.get("allow_private", False)
+        if not isinstance(allow, bool):
+            self.problem((*path, "allow_private"), f"must be true or false; got {allow!r}")
+        timeout = value.get("timeout", defaults.timeout)
+        if isinstance(timeout, bool) or not (
+            isinstance(timeout, (int, float)) and 0 < timeout <= 3600
+        ):
+            self.problem((*path, "timeout"), f"must be seconds, at most 3600; got {timeout!r}")
+        most = defaults.max_bytes
+        if "max_bytes" in value:
+            try:
+                most = bytes_of(value["max_bytes"])
+            except ParameterError as error:
+                self.problem((*path, "max_bytes"), str(error))
+        numbers = {
+            key: self._whole(path, value, key, getattr(defaults, key), least=least, most=top)
+            for key, least, top in (("parallel", 1, 256), ("per_host", 1, 256), ("retries", 0, 20))
+        }
+        settings: dict[str, Any] = {
+            "url_field": self._text(path, value, "url_field", defaults.url_field),
+            "id_field": self._text(path, value, "id_field", None),
+            "fields": self._texts(path, value, "fields"),
+            "limit": self._whole(path, value, "limit", None, least=1),
+            "sample": self._whole(path, value, "sample", None, least=1),
+            **numbers,
+        }
+        if len(self.problems) > told or file is None or cache is None:
+            return None
+        return UrlsSource(
+            file,
+            cache,
+            **settings,
+            timeout=float(timeout),
+            max_bytes=most,
+            retry=retry,
+            allow_private=allow,
+        )
+
+    def _metadata(
+        self, path: KeyPath, value: Mapping[str, Any], key: str, *, required: bool
+    ) -> Path | None:
+        file = self._path(path, value, key, must_exist=True, required=required)
+        if file is None:
+            return None
+        if file.is_dir():
+            self.problem((*path, key), f"{file}: a folder; a metadata file is needed")
+            return None
+        try:
+            format_of(file)
+        except VwkitError as error:
+            self.problem((*path, key), str(error))
+            return None
+        return file
 
     def _vectors(self, value: Any) -> VectorsSource | None:
         path: KeyPath = ("vectors",)
@@ -309,13 +413,42 @@ class _Checker:
                 hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
                 self.problem((*path, key), f"{who} has no such key; {hint}")
 
+    def _text(
+        self, path: KeyPath, value: Mapping[str, Any], key: str, default: str | None
+    ) -> str | None:
+        given = value.get(key, default)
+        if given is None or (isinstance(given, str) and given):
+            return given
+        self.problem((*path, key), f"must be the name of a field; got {given!r}")
+        return default
+
+    def _texts(self, path: KeyPath, value: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
+        given = value.get(key)
+        if given is None:
+            return None
+        if isinstance(given, list) and all(isinstance(one, str) and one for one in given):
+            return tuple(given)
+        self.problem(
+            (*path, key), f"must be a list of fields such as [title, price]; got {given!r}"
+        )
+        return None
+
     def _whole(
-        self, path: KeyPath, value: Mapping[str, Any], key: str, default: int | None, least: int = 0
+        self,
+        path: KeyPath,
+        value: Mapping[str, Any],
+        key: str,
+        default: int | None,
+        least: int = 0,
+        most: int | None = None,
     ) -> int | None:
         given = value.get(key, default)
-        if given is None or (type(given) is int and given >= least):
+        if given is None or (
+            type(given) is int and given >= least and (most is None or given <= most)
+        ):
             return given
-        self.problem((*path, key), f"must be a whole number of at least {least}; got {given!r}")
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        self.problem((*path, key), f"must be a whole number {allowed}; got {given!r}")
         return default
 
     def _path(

@@ -20,7 +20,7 @@ from vwkit.types import Array
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Clusterer", "warn_few_distinct"]
+__all__ = ["Clusterer", "size_table", "warn_few_distinct"]
 
 
 def warn_few_distinct(distinct: int, k: int) -> None:
@@ -31,6 +31,29 @@ def warn_few_distinct(distinct: int, k: int) -> None:
         FewDistinctRows,
         stacklevel=3,
     )
+
+
+_LINES = 24  # of a table of sizes
+
+
+def size_table(labels: NDArray[np.int32], what: str = "rows") -> str:
+    """Return how many clusters there are of each size, as text.
+
+    Examples
+    --------
+    >>> print(size_table(np.array([0, 0, 0, 1, 1, 2, 2, -1], np.int32), "images"))
+    #images : #clusters
+    2 : 2
+    3 : 1
+    #images in clusters: 7 of 8
+    """
+    counts = np.bincount(labels[labels >= 0])
+    sizes, clusters = np.unique(counts[counts > 0], return_counts=True)
+    lines = [f"{size} : {several}" for size, several in zip(sizes, clusters, strict=True)]
+    if len(lines) > _LINES:  # the smallest and the largest
+        lines = [*lines[: _LINES // 2], "…", *lines[-_LINES // 2 + 1 :]]
+    total = f"#{what} in clusters: {counts.sum():,} of {len(labels):,}"
+    return "\n".join([f"#{what} : #clusters", *lines, total])
 
 
 class Clusterer(Backend):
@@ -73,6 +96,21 @@ class Clusterer(Backend):
     def _predict(self, data: Any) -> NDArray[np.int32]:
         """Return the label of each row: the nearest center, the lowest id on ties."""
         return nearest_rows(data, self.centers).astype(np.int32)
+
+    def summary(self, what: str = "rows") -> str:
+        """Return how many clusters there are of each size, a line ``size : clusters`` for each.
+
+        Parameters
+        ----------
+        what : str
+            What the rows are, such as ``images``.
+
+        Raises
+        ------
+        NotFittedError
+        """
+        self._need_fitted()
+        return size_table(self.labels, what)
 
     @property
     def quantizer(self) -> Quantizer | None:

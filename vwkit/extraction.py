@@ -13,18 +13,21 @@ from vwkit.artifact import Artifact, write_artifact
 from vwkit.cache import Cache
 from vwkit.errors import ImageError
 from vwkit.featurizer import Featurizer
+from vwkit.hashing import content_key
 from vwkit.jobs import job
 from vwkit.sparse import Sparse
 from vwkit.stream import row_spans
 from vwkit.types import Array, Features, Item, Skipped
 
-__all__ = ["extract", "image_key", "noted"]
+__all__ = ["batch_features", "extract", "image_key", "noted"]
 
 _IMAGES_AT_ONCE = 64
 
 
 def image_key(item: Item, cache: Cache) -> str:
     """Return the hash of an image file, or a key that says why it cannot be read."""
+    if item.status != "ok":
+        return f"skipped-{content_key(item.reason)}"
     try:
         return cache.file_key(Path(str(item.path)))
     except OSError as error:
@@ -49,7 +52,7 @@ def extract(
     with write_artifact(path, {"role": "stage", "name": "features"}) as draft:
         vectors = points = None
         for start, stop in row_spans(len(items), _IMAGES_AT_ONCE):
-            batch = _batch(featurizer, key, items[start:stop], hashes[start:stop], cache)
+            batch = batch_features(featurizer, key, items[start:stop], hashes[start:stop], cache)
             for row, found in enumerate(batch, start):
                 if isinstance(found, Skipped):
                     if on_error == "stop":
@@ -83,14 +86,17 @@ def extract(
         draft.manifest["skipped"] = skipped
 
 
-def _batch(
+def batch_features(
     featurizer: Featurizer, key: str, items: list[Item], hashes: list[str], cache: Cache
 ) -> Iterable[Features | Skipped]:
+    """Yield the features of some items, in order; what the cache holds is not computed again."""
     known: dict[str, Features | Skipped | None] = {
         name: _from_cache(cache.features(key, name)) for name in dict.fromkeys(hashes)
     }
     todo: dict[str, Item] = {}
     for item, name in zip(items, hashes, strict=True):
+        if item.status != "ok":  # its source could not give the picture
+            known[name] = Skipped(item.reason or item.status)
         if known[name] is None:
             todo.setdefault(name, item)
     paths = [str(item.path) for item in todo.values()]
@@ -106,7 +112,8 @@ def _batch(
         result = known[name]
         if isinstance(result, Skipped):
             # Two files of the same bytes: each is told by its own name.
-            yield Skipped(result.reason.replace(str(todo[name].path), str(item.path)))
+            first = todo.get(name, item)
+            yield Skipped(result.reason.replace(str(first.path), str(item.path)))
         elif result is not None:
             yield result
 

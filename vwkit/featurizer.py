@@ -74,6 +74,39 @@ class Featurizer(Backend):
         """Learn from images."""
         raise NotImplementedError(f"{type(self).__name__} must define _fit")
 
+    def _mirrored(self, features: Features) -> Features | None:
+        """Return what the mirrored picture (left and right exchanged) would give, if that is known.
+
+        Some descriptors of a mirrored patch are those of the patch in another order; then nothing
+        needs to be extracted again. By default it is not known.
+        """
+        return None
+
+    def mirrored(self, image: Any, features: Features | None = None) -> Features:
+        """Return the features of the mirrored image: left and right exchanged.
+
+        Parameters
+        ----------
+        image : path, PIL image or array
+        features : Features, optional
+            Those of the image as it is, where they are known: then, if the backend can tell, the
+            image is not looked at again.
+
+        Raises
+        ------
+        ImageError
+            It cannot be read.
+        """
+        found = None if features is None else self._mirrored(features)
+        if found is not None:
+            return found
+        opened = open_image(image)
+        pixels = opened.rgb if opened.alpha is None else opened.rgba
+        (turned,) = self.features([np.ascontiguousarray(pixels[:, ::-1])])
+        if not isinstance(turned, Features):  # pragma: no cover - features() has raised
+            raise ImageError(turned.reason)
+        return turned
+
     def fit(self, images: Iterable[Any]) -> Self:
         """Learn from images; a second call replaces the first.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,33 +10,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vwkit.base import load
+from vwkit.builtin.aggregated import Aggregated
 from vwkit.builtin.readers import open_stream
-from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.clusterer import Clusterer
+from vwkit.collecting import collect
+from vwkit.counted import Counted, at_most, count_pixels, counts_pixels, keeps_pixels
 from vwkit.errors import DataError
 from vwkit.extraction import extract, image_key, noted
 from vwkit.featurizer import Featurizer
 from vwkit.formats import open_vectors, oxford
 from vwkit.hashing import content_key, derive_seed, sample_rows
-from vwkit.items import find_images, ok_rows
+from vwkit.items import ok_rows
 from vwkit.quantizer import Quantizer
 from vwkit.run import fitting_vectors
 from vwkit.sparse import Sparse
-from vwkit.spec import ImagesSource, Spec, Train, open_source
+from vwkit.spec import ImagesSource, Spec, Train, UrlsSource, open_source
 from vwkit.stage_arrays import (
     local_stream,
     one_per_item,
+    write_aggregated,
     write_arrays,
-    write_sparse,
     write_stream,
     write_words,
 )
-from vwkit.stages import Stage, Stages, signature
+from vwkit.stages import Stage, Stages, opened, set_late, signature, used_key
 from vwkit.stream import Stream
 from vwkit.types import Array, Features, Item
 
 __all__ = ["Flow"]
+
+_log = logging.getLogger("vwkit")
 
 
 class Flow:
@@ -59,6 +63,7 @@ class Flow:
         self._key: Any = None  # what decided it
         self._ids: NDArray[np.int64] | None = None  # item rows of its rows, one row per item
         self._codes: Stream | None = None
+        self._counted: Counted | None = None  # pixels that were counted, not told one by one
 
     def run(self) -> None:
         """Run every slot that the spec has."""
@@ -77,18 +82,23 @@ class Flow:
 
     # Where data come from
 
-    def _from_images(self, source: ImagesSource) -> None:
-        self.items = _listed(source, self.spec.seed)
+    def _from_images(self, source: ImagesSource | UrlsSource) -> None:
+        found = collect(source, derive_seed(self.spec.seed, "images"), self.spec.run.on_error)
+        self.items = found.items
+        self.counts.update(found.counts)
         featurizer = self.spec.featurizer
         if featurizer is None:
             raise DataError("images need a featurizer")
-        if hasattr(featurizer, "learn"):
+        if isinstance(featurizer, Aggregated):
             self._aggregated(featurizer)
             return
         if featurizer.trainable and not featurizer._fitted:
             featurizer = self._trained(featurizer)
         else:
             self._saved("featurizer", featurizer)
+        if counts_pixels(self.spec):
+            self._count(featurizer)
+            return
         stage = self._features("features", featurizer)
         arrays = stage.open().arrays()
         self._key = stage.key
@@ -99,8 +109,8 @@ class Flow:
             self._data = one_per_item(arrays)
             self._ids = ok_rows(self.items)
 
-    def _aggregated(self, featurizer: Any) -> None:
-        """Local features → vocabulary → words → one weighted vector per image."""
+    def _aggregated(self, featurizer: Aggregated) -> None:
+        """Local features → vocabulary → words → one vector per image; each step is a stage."""
         local = featurizer.local_
         stage = self._features("featurizer.local", local)
         stream = local_stream(stage.open().arrays(), self._kept(), local.kind)
@@ -112,43 +122,68 @@ class Flow:
             )
         model = featurizer.vocabulary
         if model._fitted:
-            made: Any = signature(model, self.cache)
+            made: Any = signature(model, self.cache, late=True)
         else:
             name = "featurizer.vocabulary"
             data, key = self._training(name, stream, stage.key)
             inputs = {"data": key, "vocabulary": signature(model, self.cache)}
             fitted = self.stages.run(name, inputs, lambda path: _fit_and_save(model, data, path))
-            made = fitted.key
-            featurizer.vocabulary = model = load(fitted.folder)
-        words = model if isinstance(model, Quantizer) else Vocabulary(clusterer=model)
-        self.counts["words"] = words.codebook.shape[1]
+            made = used_key(fitted, model)
+            featurizer.vocabulary = model = opened(fitted, model)
+        words = featurizer.words
+        self.counts["words"] = featurizer.word_count
         said = self.stages.run(
             "featurizer.words",
             {"data": stage.key, "vocabulary": made},
             lambda path: write_words(path, words, stream),
         )
         arrays = said.open().arrays()
-        key = {"words": said.key, "bag": signature(featurizer, self.cache)}
+        key = {"words": said.key, "featurizer": signature(featurizer, self.cache)}
 
         def learn(path: Path) -> None:
             featurizer.learn(arrays["words"], arrays["offsets"])
             featurizer.save(path)
 
-        bags = self.stages.run("featurizer", key, learn)
-        self.spec.featurizer = fitted_featurizer = load(bags.folder)
+        learned = self.stages.run("featurizer", key, learn)
+        self.spec.featurizer = ready = opened(learned, featurizer)
         vectors = self.stages.run(
             "vectors",
-            {"words": said.key, "bag": bags.key},
-            lambda path: write_sparse(
-                path, fitted_featurizer.weigh(arrays["words"], arrays["offsets"])
-            ),
+            {"words": said.key, "featurizer": used_key(learned, featurizer)},
+            lambda path: write_aggregated(path, ready, arrays["words"], stream),
         )
         self._data = one_per_item(vectors.open().arrays())
         self._key = vectors.key
         self._ids = ok_rows(self.items)
 
+    def _count(self, featurizer: Any) -> None:
+        """Count equal pixels once, with weights, for a clusterer that takes them."""
+        # Colours are counted before they are put into a space, so the cache is the same for all.
+        key = content_key({"colours": featurizer.revision})
+        hashes = [image_key(item, self.cache) for item in self.items]
+        every, on_error = keeps_pixels(self.spec), self.spec.run.on_error
+        stage = self.stages.run(
+            "colours",
+            {"images": hashes, "colours": key, "every": every, "on_error": on_error},
+            lambda path: count_pixels(
+                path, key, self.items, hashes, self.cache, on_error, every=every
+            ),
+        )
+        self._noted(stage)
+        counted = Counted.of(stage.open().arrays(), featurizer.space)
+        self.counts["descriptors"] = int(counted.counts.sum())
+        self.counts["colours"] = len(counted.colours)
+        clusterer = self.spec.clusterer
+        # Rows to learn from are drawn from all pixels, not from all colours.
+        folded = clusterer is not None and clusterer.supports_weights
+        if folded and "clusterer" not in self.spec.trains:
+            self._counted = counted
+            self._data = counted.weighted()
+        else:
+            self._data = counted.every(self._kept())
+        self._key = {"colours": stage.key, "space": featurizer.space}
+
     def _trained(self, featurizer: Featurizer) -> Featurizer:
-        paths = [item.path for item in self.items]
+        paths = [item.path for item in self._kept()]
         hashes = [self.cache.file_key(Path(str(path))) for path in paths]
         key = {"images": hashes, "featurizer": signature(featurizer, self.cache)}
 
@@ -156,12 +191,13 @@ class Flow:
             featurizer.fit(paths)
             featurizer.save(path)
 
-        made: Featurizer = load(self.stages.run("featurizer", key, fit).folder)
+        made: Featurizer = opened(self.stages.run("featurizer", key, fit), featurizer)
         return made
 
     def _saved(self, name: str, featurizer: Featurizer) -> None:
         """Keep the featurizer with the run, so that queries go the same way."""
-        self.stages.run(name, signature(featurizer, self.cache), featurizer.save)
+        stage = self.stages.run(name, signature(featurizer, self.cache), featurizer.save)
+        set_late(stage.folder, featurizer)
 
     def _features(self, name: str, featurizer: Featurizer) -> Stage:
         """Extract features, each image once whatever its name; note what was skipped."""
@@ -175,12 +211,22 @@ class Flow:
                 path, featurizer, key, self.items, hashes, self.cache, self.spec.run.on_error
             ),
         )
+        self._noted(stage)
+        for user in (*self.spec.rerank, *self.spec.output):
+            if "local featurizer" in user.needs and "keypoints" not in stage.open().arrays():
+                raise DataError(
+                    f"{user.name} compares pictures by keypoints, and {featurizer.name} gives none; "
+                    "take a local featurizer that does, such as sift"
+                )
+        return stage
+
+    def _noted(self, stage: Stage) -> None:
+        """Note what became of the items."""
         self.items = noted(self.items, stage.open())
         if not self._kept():
             raise DataError(
                 f"images: none of {len(self.items)} could be used; the first: {self.items[0].reason}"
             )
-        return stage
 
     def _kept(self) -> list[Item]:
         return [item for item in self.items if item.status == "ok"]
@@ -267,7 +313,8 @@ class Flow:
         if featurizer is None or train.images is None:
             raise DataError("train.images needs a featurizer; use train.path for vectors")
         featurizer = getattr(featurizer, "local_", featurizer)
-        items = _listed(train.images, self.spec.seed)
+        listed = collect(train.images, derive_seed(self.spec.seed, "images")).items
+        items = [item for item in listed if item.status == "ok"]
         found = featurizer.features([item.path for item in items], on_error="skip")
         vectors = [one.vectors for one in found if isinstance(one, Features)]
         if not vectors:
@@ -285,10 +332,10 @@ class Flow:
         stage = self.stages.run(
             name, inputs, lambda path: _fit_and_save(transform, data, path, fit=fits)
         )
-        fitted = load(stage.folder)
+        fitted = opened(stage, transform)
         self.spec.transform[i] = fitted
         self._data = fitted.transform(self._data)
-        self._key = {"data": self._key, "transform": stage.key}
+        self._key = {"data": self._key, "transform": used_key(stage, transform)}
 
     def _quantizer(self, quantizer: Quantizer) -> None:
         data, key = self._training("quantizer", self._data, self._key)
@@ -296,13 +343,13 @@ class Flow:
         stage = self.stages.run(
             "quantizer", inputs, lambda path: _fit_and_save(quantizer, data, path)
         )
-        self.spec.quantizer = fitted = load(stage.folder)
+        self.spec.quantizer = fitted = opened(stage, quantizer)
         wanted = any("quantizer" in output.needs for output in self.spec.output)
         clusterer = self.spec.clusterer
         if wanted or (clusterer is not None and clusterer.consumes == "codes"):
             codes = self.stages.run(
                 "codes",
-                {"data": self._key, "quantizer": stage.key},
+                {"data": self._key, "quantizer": used_key(stage, quantizer)},
                 lambda path: write_stream(path, "codes", fitted.encode(_as_stream(self._data))),
             )
             self._codes = Stream.from_array(codes.open().arrays()["codes"], kind=fitted.codes_kind)
@@ -316,23 +363,39 @@ class Flow:
         if on_codes and data is not whole and self.spec.trains["clusterer"].path is not None:
             data = self.spec.quantizer.encode(data)  # type: ignore[union-attr]
         quantizer = self.spec.quantizer if on_codes else None
+        weights = None
+        if self._counted is not None:
+            clusterer = at_most(clusterer, len(self._counted.colours))
+            weights = data.columns["weights"]
         inputs = {"data": key, "clusterer": signature(clusterer, self.cache)}
 
         def fit(path: Path) -> None:
-            clusterer.fit(data, quantizer=quantizer)
+            clusterer.fit(fitting_vectors(clusterer, data), weights, quantizer=quantizer)
             clusterer.save(path)
 
         stage = self.stages.run("clusterer", inputs, fit)
-        self.spec.clusterer = fitted = load(stage.folder)
+        self.spec.clusterer = fitted = opened(stage, clusterer)
         if fitted.has_centers:
             self.counts["words"] = len(fitted.centers)
+        if not fitted.fixed_k:
+            _log.info("%s", fitted.summary("rows" if self._ids is None else "images"))
+        if self._counted is not None and self._counted.pixels is not None:
+            each = self._counted.spread(fitted.labels[:, None], kind="labels")
+            self.stages.run(
+                "labels",
+                {"data": whole_key, "clusterer": used_key(stage, clusterer)},
+                lambda path: write_stream(path, "labels", each, flat=True),
+            )
         if data is not whole and fitted.supports_predict:
             # It learned from other rows than the run's; these get their words now.
             self.stages.run(
                 "labels",
-                {"data": whole_key, "clusterer": stage.key},
+                {"data": whole_key, "clusterer": used_key(stage, clusterer)},
                 lambda path: write_stream(
-                    path, "labels", fitted.predict(_as_stream(whole)), flat=True
+                    path,
+                    "labels",
+                    fitted.predict(_as_stream(fitting_vectors(fitted, whole))),
+                    flat=True,
                 ),
             )
 
@@ -351,21 +414,11 @@ class Flow:
             index.save(path)
 
         stage = self.stages.run("index", inputs, build)
-        self.spec.index = load(stage.folder)
-        self.counts["indexed"] = len(load(stage.folder))
+        self.spec.index = ready = opened(stage, index)
+        self.counts["indexed"] = len(ready)
 
 
 # Small parts -----------------------------------------------------------------------------------
-
-
-def _listed(source: ImagesSource, seed: int) -> list[Item]:
-    return find_images(
-        source.path,
-        source.pattern,
-        limit=source.limit,
-        sample=source.sample,
-        seed=derive_seed(seed, "images"),
-    )
 
 
 def _as_stream(data: Any) -> Stream:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from vwkit.errors import ImageError
 from vwkit.types import Array
 
-__all__ = ["SUFFIXES", "Image", "open_image"]
+__all__ = ["SUFFIXES", "Image", "open_image", "picture_kind"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 
@@ -94,14 +95,17 @@ class Image:
         return np.ascontiguousarray(self._pixels[:, :, :3])
 
 
-def open_image(image: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode a path, a PIL image or an array.
+def open_image(image: Any, *, max_pixels: int = MAX_PIXELS, enough: int | None = None) -> Image:
+    """Decode a path, a file in memory, a PIL image or an array.
 
     Parameters
     ----------
-    image : path, PIL.Image.Image, Image, or (h, w[, 3|4]) uint8 or uint16 array
+    image : path, io.BytesIO, PIL.Image.Image, Image, or (h, w[, 3|4]) uint8 or uint16 array
     max_pixels : int
         A larger picture is refused before it is decoded.
+    enough : int, optional
+        So many pixels on each side are enough, for a thumbnail, say: a file whose format allows it
+        (JPEG) is decoded at a half, a quarter or an eighth of its size, several times as fast.
 
     Raises
     ------
@@ -113,7 +117,9 @@ def open_image(image: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
     if isinstance(image, np.ndarray):
         return Image(_from_array(image, "array"), "array")
     if isinstance(image, (str, Path)):
-        return _open_file(Path(image), max_pixels)
+        return _open_file(Path(image), str(image), max_pixels, enough)
+    if isinstance(image, io.BytesIO):
+        return _open_file(image, "image", max_pixels, enough)
     from PIL.Image import Image as PILImage
 
     if isinstance(image, PILImage):
@@ -123,14 +129,47 @@ def open_image(image: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
     )
 
 
-def _open_file(path: Path, max_pixels: int) -> Image:
+def picture_kind(file: Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> str:
+    """Say what kind of picture a file is, by its first bytes: ``jpg``, ``png``, …; nothing is decoded.
+
+    Parameters
+    ----------
+    file : Path or file that can be read and sought
+    max_pixels : int
+
+    Raises
+    ------
+    ImageError
+        Not a picture in a format that is read here, or too large.
+    """
+    import PIL.Image
+
+    named = file if isinstance(file, Path) else "file"
+    try:
+        with _quiet_pillow():
+            opened = PIL.Image.open(file, formats=_FORMATS)
+        with opened:
+            width, height = opened.size
+            kind = str(opened.format).lower()
+    except PIL.UnidentifiedImageError:
+        raise ImageError(f"{named}: not an image in a format that is read here") from None
+    except PIL.Image.DecompressionBombError:
+        raise ImageError(f"{named}: far too many pixels; refused") from None
+    except Exception as error:
+        raise ImageError(_undecodable(str(named), error)) from None
+    if width * height > max_pixels:
+        raise ImageError(f"{named}: {width} × {height} pixels, more than {max_pixels:,}; refused")
+    return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(kind, kind)
+
+
+def _open_file(file: Path | io.BytesIO, path: str, max_pixels: int, enough: int | None) -> Image:
     import PIL.Image
 
     try:
         with _quiet_pillow():
-            opened = PIL.Image.open(path, formats=_FORMATS)
+            opened = PIL.Image.open(file, formats=_FORMATS)
         with opened:
-            return Image(_from_pil(opened, str(path), max_pixels), str(path))
+            return Image(_from_pil(opened, path, max_pixels, enough), path)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -143,11 +182,13 @@ def _open_file(path: Path, max_pixels: int) -> Image:
         raise ImageError(_undecodable(path, error)) from None
 
 
-def _from_pil(image: Any, source: str, max_pixels: int) -> Array:
+def _from_pil(image: Any, source: str, max_pixels: int, enough: int | None = None) -> Array:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"{source}: {width} × {height} pixels, more than {max_pixels:,}; refused")
     try:
+        if enough is not None:
+            image.draft("RGB", (enough, enough))
         return _decoded(image, source)
     except ImageError:
         raise

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vwkit.artifact import MARKER
 from vwkit.errors import ArtifactError, DataError
 from vwkit.hashing import sample_rows
 from vwkit.image import SUFFIXES
@@ -68,15 +69,30 @@ def _walk(root: Path, pattern: str | None) -> Iterator[tuple[str, Path]]:
 
 
 def _listing(root: Path, pattern: str | None) -> Iterator[Path]:
-    """Yield files; links to folders are not followed, so circles cannot trap the walk."""
+    """Yield files; links to folders are not followed, so circles cannot trap the walk.
+
+    What an output of ours wrote among the photos (folders of links, say) is no input.
+    """
     if pattern is None:
-        for folder, _, files in os.walk(root):
+        for folder, below, files in os.walk(root):
+            below[:] = [name for name in below if not _made_here(os.path.join(folder, name))]
             yield from (Path(folder) / name for name in files)
         return
+    made: dict[Path, bool] = {root: False}
+
+    def within(folder: Path) -> bool:
+        if folder not in made:
+            made[folder] = _made_here(folder) or within(folder.parent)
+        return made[folder]
+
     try:
-        yield from (path for path in root.glob(pattern) if path.is_file())
+        yield from (p for p in root.glob(pattern) if p.is_file() and not within(p.parent))
     except (NotImplementedError, ValueError, IndexError) as error:
         raise DataError(f"images: the pattern {pattern!r} cannot be used: {error}") from None
+
+
+def _made_here(folder: str | Path) -> bool:
+    return os.path.isfile(os.path.join(folder, MARKER))
 
 
 def _text(name: str) -> str:

@@ -25,7 +25,7 @@ from vwkit.errors import Interrupted
 from vwkit.stream import Stream
 from vwkit.types import Array
 
-__all__ = ["Executor", "Job", "Progress", "ThreadedExecutor", "job", "use_job"]
+__all__ = ["Executor", "Job", "Progress", "ThreadedExecutor", "job", "one_blas_thread", "use_job"]
 
 Kernel = Callable[..., Any]
 Progress = Callable[[str, int, int | None, str, dict[str, float]], None]
@@ -86,6 +86,11 @@ class ThreadedExecutor:
 _controller_lock = threading.Lock()
 _controller: Any = None
 _modules_seen = 0
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
+    """Let BLAS use one thread within a ``with`` block, so that its sums have one order."""
+    return _one_blas_thread()
 
 
 def _one_blas_thread() -> contextlib.AbstractContextManager[Any]:

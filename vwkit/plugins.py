@@ -27,6 +27,8 @@ GROUP = "vwkit"
 
 # Where the backends live that are ours but may not be installed.
 HOMES: dict[tuple[str, str], str] = {
+    ("clusterer", "agglomerative"): "vwkit-scipy",
+    ("app", "web"): "vwkit-serve",
     ("clusterer", "faiss-kmeans"): "vwkit-faiss",
     ("clusterer", "faiss-superkmeans"): "vwkit-faiss",
     ("clusterer", "graph-kmeans"): "vwkit-numba",
@@ -42,6 +44,7 @@ HOMES: dict[tuple[str, str], str] = {
     ("index", "hnsw"): "vwkit-hnswlib",
     ("index", "usearch"): "vwkit-usearch",
     ("quantizer", "faiss-pq"): "vwkit-faiss",
+    ("quantizer", "fast-opq"): "vwkit-numba",
     ("quantizer", "fast-pq"): "vwkit-numba",
     ("quantizer", "opq"): "vwkit-faiss",
     ("quantizer", "rq"): "vwkit-faiss",
@@ -129,10 +132,10 @@ class Registry:
 
     def _unknown(self, role: str, name: str) -> str:
         names = self.names(role)
-        if not names and role not in self.roles():
+        home = HOMES.get((role, name))
+        if not names and home is None and role not in self.roles():
             return f"no such role: {role}; roles with a backend here: {', '.join(self.roles())}"
         text = f"no {role} is named {name!r}"
-        home = HOMES.get((role, name))
         if home in self.broken:
             return f"{text}: the plugin {home} is broken: {self.broken[home]}"
         if home in self.blocked:

@@ -10,6 +10,8 @@ from typing import Any
 from vwkit.around import Output
 from vwkit.artifact import MANIFEST, MARKER
 from vwkit.base import Backend
+from vwkit.builtin.aggregated import Aggregated
+from vwkit.counted import counts_pixels
 from vwkit.errors import VwkitError
 from vwkit.featurizer import Reader
 from vwkit.spec import Spec, open_source
@@ -22,6 +24,7 @@ Report = Callable[[KeyPath, str], None]
 # The slots that words can come from.
 _MAKERS = ("featurizer", "clusterer")
 _ONE_BYTE = 256
+_NEEDS_LOCAL = "needs a local featurizer, such as sift, or bag-of-words or vlad of one"
 
 
 def check_rules(
@@ -42,11 +45,17 @@ def check_rules(
     """
     _sources(spec, data, problem)
     _codes(spec, data, problem)
+    _training(spec, data, problem)
     for name in ("rerank", "evaluate"):
         if name in data and "index" not in data:
             problem((name,), "needs an index, such as `index: {use: exact}`")
     if "rerank" in data and "images" not in data:
         problem(("rerank",), "needs images: it compares their features")
+    else:
+        for i, reranker in enumerate(spec.rerank):
+            if "local featurizer" in reranker.needs and not _has_local(spec, data):
+                at = ("rerank",) if isinstance(data["rerank"], Mapping) else ("rerank", i)
+                problem(at, f"{reranker.name} {_NEEDS_LOCAL}")
     _outputs(spec, data, outputs, problem)
     _sizes(spec, problem)
 
@@ -82,10 +91,21 @@ def _codes(spec: Spec, data: Mapping[str, Any], problem: Report) -> None:
             problem(("quantizer", "ks"), text)
 
 
+def _training(spec: Spec, data: Mapping[str, Any], problem: Report) -> None:
+    clusterer = spec.clusterer
+    if clusterer is None or clusterer.supports_predict or "clusterer" not in spec.trains:
+        return
+    key = "train" if "train" in data["clusterer"] else "train_rows"
+    text = f"{clusterer.name} labels only the rows that it is fitted on; leave {key} out"
+    problem(("clusterer", key), text)
+
+
 def _outputs(
     spec: Spec, data: Mapping[str, Any], outputs: Sequence[KeyPath], problem: Report
 ) -> None:
-    has_words = spec.clusterer is not None or hasattr(type(spec.featurizer), "words")
+    has_words = isinstance(spec.featurizer, Aggregated) or (
+        spec.clusterer is not None and spec.clusterer.has_centers
+    )
     if any(slot in data and getattr(spec, slot) is None for slot in _MAKERS):
         has_words = True  # a slot that failed has its own problem; do not guess at others
     offered = {
@@ -94,15 +114,40 @@ def _outputs(
         "clusterer": spec.clusterer is not None,
         "vocabulary": has_words,
         "index": spec.index is not None,
+        "local featurizer": _has_local(spec, data),
+        "clustering of images": _groups_images(spec, data),
+        "clustering of pixels": counts_pixels(spec)
+        or any(slot in data and getattr(spec, slot) is None for slot in _MAKERS),
+        "hierarchical clusterer": getattr(spec.clusterer, "hierarchical", "clusterer" in data),
     }
     for path, output in zip(outputs, spec.output, strict=True):
         for need in output.needs:
             if need not in data and not offered.get(need, False):
-                problem(path, f"{output.name} needs a {need}, and the spec has none")
+                without = "the spec has none"
+                if need == "vocabulary" and spec.clusterer is not None:
+                    without = f"{spec.clusterer.name} has no centers to make words of"
+                problem(path, f"{output.name} needs a {need}, and {without}")
+        objection = output._objection(spec)
+        if objection:
+            problem(path, objection)
         wrong = _place(output)
         if wrong:
             problem((*path, "path"), wrong)
     _overlaps(spec, outputs, problem)
+
+
+def _has_local(spec: Spec, data: Mapping[str, Any]) -> bool:
+    """Tell whether images have local features; a slot that failed by itself is not guessed at."""
+    featurizer = spec.featurizer
+    if featurizer is None:
+        return "featurizer" in data
+    return featurizer.local or isinstance(featurizer, Aggregated)
+
+
+def _groups_images(spec: Spec, data: Mapping[str, Any]) -> bool:
+    """Tell whether each image gets one cluster; a slot that failed by itself is not guessed at."""
+    one_each = "featurizer" in data and (spec.featurizer is None or not spec.featurizer.local)
+    return one_each and "clusterer" in data
 
 
 def _place(output: Output) -> str | None:

@@ -23,6 +23,7 @@ __all__ = [
     "RunSettings",
     "Spec",
     "Train",
+    "UrlsSource",
     "VectorsSource",
     "bytes_of",
     "open_source",
@@ -40,12 +41,41 @@ _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
 
 @dataclass(frozen=True)
 class ImagesSource:
-    """Where the images come from."""
+    """Where the images come from: a folder or file, with a file that describes them or without."""
 
     path: Path
     pattern: str | None = None
     limit: int | None = None
     sample: int | None = None
+    metadata: Path | None = None
+    file_field: str | None = None
+    id_field: str | None = None
+    fields: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class UrlsSource:
+    """Where the images come from: the URLs in a metadata file; see `vwkit.downloading.Limits`."""
+
+    urls: Path
+    cache: Path
+    url_field: str = "url"
+    id_field: str | None = None
+    fields: tuple[str, ...] | None = None
+    limit: int | None = None
+    sample: int | None = None
+    parallel: int = 16
+    per_host: int = 8
+    timeout: float = 30.0
+    max_bytes: int = 20_000_000
+    retries: int = 3
+    retry: str = "temporary"
+    allow_private: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file that says what the images are."""
+        return self.urls
 
 
 @dataclass(frozen=True)
@@ -65,7 +95,7 @@ class Train:
     """What a fitted slot learns from, instead of its own input."""
 
     path: Path | None = None
-    images: ImagesSource | None = None
+    images: ImagesSource | UrlsSource | None = None
     rows: int | None = None
 
 
@@ -87,7 +117,7 @@ class Spec:
     ----------
     source : Source
     seed : int
-    images, vectors : ImagesSource, VectorsSource or None
+    images, vectors : ImagesSource or UrlsSource, VectorsSource, or None
     featurizer, quantizer, clusterer, index, evaluate : backends or None
     transform, rerank, output : lists of backends
     run : RunSettings
@@ -96,7 +126,7 @@ class Spec:
 
     source: Source
     seed: int = 0
-    images: ImagesSource | None = None
+    images: ImagesSource | UrlsSource | None = None
     vectors: VectorsSource | None = None
     featurizer: Featurizer | None = None
     transform: list[Transform] = field(default_factory=list)
@@ -138,8 +168,10 @@ def _plain_fields(value: Any) -> dict[str, Any]:
     for name, item in vars(value).items():
         if isinstance(item, Backend):
             plain["use"] = {"use": item.name, **item.params()}
-        elif isinstance(item, (ImagesSource, Train)):
+        elif isinstance(item, (ImagesSource, UrlsSource, Train)):
             plain[name] = _plain_fields(item)
+        elif isinstance(item, tuple):
+            plain[name] = list(item)
         elif item is not None:
             plain[name] = str(item) if isinstance(item, Path) else item
     return plain

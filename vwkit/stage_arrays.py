@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vwkit.artifact import write_artifact
+from vwkit.builtin.aggregated import Aggregated
 from vwkit.jobs import job
 from vwkit.quantizer import Quantizer
 from vwkit.sparse import Sparse
@@ -17,8 +18,9 @@ from vwkit.types import Array, Item
 __all__ = [
     "local_stream",
     "one_per_item",
+    "sparse_of",
+    "write_aggregated",
     "write_arrays",
-    "write_sparse",
     "write_stream",
     "write_words",
 ]
@@ -38,6 +40,7 @@ def one_per_item(arrays: dict[str, Array]) -> Any:
 
 
 def sparse_of(arrays: dict[str, Array]) -> Sparse:
+    """Return the sparse vectors of a stage."""
     shape = (int(arrays["shape"][0]), int(arrays["shape"][1]))
     return Sparse(arrays["indptr"], arrays["indices"], arrays["data"], shape)
 
@@ -49,10 +52,38 @@ def write_arrays(path: Path, name: str, arrays: dict[str, Any]) -> None:
             draft.array(key, array)
 
 
-def write_sparse(path: Path, sparse: Sparse) -> None:
-    """Write sparse vectors as an artifact."""
-    arrays = {"indptr": sparse.indptr, "indices": sparse.indices, "data": sparse.data}
-    write_arrays(path, "vectors", {**arrays, "shape": np.array(sparse.shape, np.int64)})
+def write_aggregated(path: Path, featurizer: Aggregated, words: Array, stream: Stream) -> None:
+    """Write one vector per image, made of its descriptors and their words, a few images at a time.
+
+    Parameters
+    ----------
+    path : Path
+    featurizer : Aggregated
+        Fitted.
+    words : (n,) integers
+    stream : Stream of n descriptors
+        With the offsets of the images.
+    """
+    current = job()
+    offsets = np.asarray(stream.offsets)
+    images, done, sparse = len(offsets) - 1, 0, []
+    with write_artifact(path, {"role": "stage", "name": "vectors"}) as draft:
+        growing = None
+        for rows in featurizer.aggregate(words, offsets, stream.array):
+            if isinstance(rows, Sparse):
+                sparse.append(rows)
+            else:
+                growing = growing or draft.growing("vectors", rows.shape[1], rows.dtype)
+                growing.append(rows)
+            done += len(rows)
+            current.progress(done, images, "images")
+        if growing is not None:
+            growing.close()
+        else:
+            bags = Sparse.stack(sparse, featurizer.dim)
+            for name in ("indptr", "indices", "data"):
+                draft.array(name, getattr(bags, name))
+            draft.array("shape", np.array(bags.shape, np.int64))
 
 
 def write_stream(path: Path, name: str, stream: Stream, *, flat: bool = False) -> None:

@@ -14,21 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vwkit.artifact import Artifact, open_artifact
-from vwkit.base import Backend, library_version
+from vwkit.artifact import Artifact, change_params, open_artifact
+from vwkit.base import Backend, library_version, load
 from vwkit.cache import Cache
 from vwkit.errors import ArtifactError
 from vwkit.hashing import content_key
 from vwkit.jobs import Job, use_job
 from vwkit.plugins import registry
 
-__all__ = ["MemoryMeter", "Stage", "Stages", "signature"]
+__all__ = ["MemoryMeter", "Stage", "Stages", "opened", "set_late", "signature", "used_key"]
 
 
-def signature(backend: Backend, cache: Cache) -> dict[str, Any]:
+def signature(backend: Backend, cache: Cache, *, late: bool = False) -> dict[str, Any]:
     """Describe all that decides a backend's results: parameters, versions, nested backends.
 
-    Late parameters are left out; a file counts by its content.
+    Late parameters are left out, but those of nested backends are not: an index that assigns is
+    searched while its clusterer is fitted. A file counts by its content.
     """
     entries = registry().entries.get((backend.role, backend.name))
     described: dict[str, Any] = {
@@ -40,11 +41,11 @@ def signature(backend: Backend, cache: Cache) -> dict[str, Any]:
     }
     if backend._fitted:
         described["fitted"] = backend._fingerprint or _state_key(backend)
-    plain = backend.params(late=False)
+    plain = backend.params(late=late)
     for name, parameter in backend.parameters().items():
         value = getattr(backend, parameter.attribute)
         if isinstance(value, Backend):
-            plain[name] = signature(value, cache)
+            plain[name] = signature(value, cache, late=True)
         elif isinstance(value, Path) and value.is_file():
             plain[name] = {"file": cache.file_key(value)}
     described["params"] = plain
@@ -59,6 +60,19 @@ def _state_key(backend: Backend) -> str:
         digest.update(f"{name} {array.dtype} {array.shape} ".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def set_late(folder: Path, backend: Backend) -> None:
+    """Give what was saved in a folder the late parameters of another backend of its class.
+
+    Only the manifest changes: a stage from the cache has those of the run that made it.
+    """
+    if backend.late:
+        change_params(folder, _late_of(backend))
+
+
+def _late_of(backend: Backend) -> dict[str, Any]:
+    return {name: value for name, value in backend.params().items() if name in backend.late}
 
 
 class MemoryMeter:
@@ -123,6 +137,19 @@ class Stage:
     def open(self) -> Artifact:
         """Open the artifact, verified."""
         return open_artifact(self.folder)
+
+
+def opened(stage: Stage, backend: Backend) -> Any:
+    """Load what a stage made of a backend, with the late parameters that this one has."""
+    set_late(stage.folder, backend)
+    return load(stage.folder)
+
+
+def used_key(stage: Stage, backend: Backend) -> Any:
+    """Return what decides the answers of what a stage made: its key, and late parameters."""
+    if not backend.late:
+        return stage.key
+    return {"key": stage.key, "late": _late_of(backend)}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -23,6 +24,15 @@ Fraction: TypeAlias = Annotated[float, annotated_types.Ge(0), annotated_types.Le
 """A number from 0 to 1."""
 
 
+def in_notebook(what: str, *values: Any) -> str:
+    """Return values as a notebook shows them: HTML made by a function of `vwkit.report.notebook`.
+
+    It is imported by name, since pages stand above the values that they show.
+    """
+    made: str = getattr(importlib.import_module("vwkit.report.notebook"), what)(*values)
+    return made
+
+
 @dataclass(frozen=True)
 class Item:
     """One input of a run, and what became of it.
@@ -32,13 +42,14 @@ class Item:
     row : int
         Its number among all inputs, from 0.
     id : str
-        Its unique name: the path below the source's root, with ``/``.
+        Its name, unique among those that are ``"ok"``: the path below the source's root, with ``/``, or
+        what a metadata file says.
     path : str or None
         The file, where there is one.
     size : (int, int) or None
         Width and height in pixels.
     status : str
-        ``"ok"`` or ``"skipped"``.
+        ``"ok"``, ``"skipped"``, or ``"removed"`` since the run was made.
     reason : str or None
         Why it was skipped.
     metadata : dict
@@ -78,6 +89,9 @@ class Matches:
     def __iter__(self) -> Any:
         """Unpack as ``ids, distances = matches``."""
         return iter((self.ids, self.distances))
+
+    def _repr_html_(self) -> str:
+        return in_notebook("matches_html", self)
 
 
 @dataclass(frozen=True, eq=False)

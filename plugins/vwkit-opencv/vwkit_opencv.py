@@ -133,6 +133,28 @@ class Sift(vwkit.Featurizer):
         _scale_back(keypoints, small.shape, image.size)
         return Features(self._finished(vectors[order]), keypoints, image.size)
 
+    def _mirrored(self, features: Features) -> Features | None:
+        """Return what the mirrored picture gives: the same numbers in another order.
+
+        A descriptor's 4 by 4 cells lie around the keypoint's direction, and so do the 8 directions
+        in each. In a mirror that frame turns over: rows of cells and directions run backwards.
+        (Upright ones lie along the picture's own axes, of which the horizontal one turns over.) What
+        OpenCV finds in the mirrored picture differs for the few keypoints that depend on which
+        pixels a smaller octave is made of.
+        """
+        if features.keypoints is None or features.size is None:
+            return None
+        cells = features.vectors.reshape(-1, 4, 4, 8)
+        directions = np.arange(8)
+        points = features.keypoints.copy()
+        points[:, 0] = features.size[0] - 1 - points[:, 0]
+        if self.upright:
+            cells = cells[:, :, ::-1][..., (4 - directions) % 8]
+        else:
+            cells = cells[:, ::-1][..., -directions % 8]
+            points[:, 3] = (180 - points[:, 3]) % 360
+        return Features(np.ascontiguousarray(cells).reshape(-1, 128), points, features.size)
+
     def _upright(self, sift: Any, gray: NDArray[np.uint8]) -> tuple[list[Any], Any]:
         """Detect, forget the directions, and describe each place once."""
         found = list(sift.detect(gray, None))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vwkit.base import Field, backend
 from vwkit.errors import ParameterError
-from vwkit.jobs import job
+from vwkit.jobs import job, one_blas_thread
 from vwkit.metrics import normalised, squared_norms
 from vwkit.stream import Stream, row_spans
 from vwkit.transform import Transform
@@ -85,6 +85,7 @@ class PCA(Transform):
 
     choose = "network fingerprints and other long vectors, before an index or a clusterer."
 
+    revision = 2
     streams = True
     deterministic = True
 
@@ -113,20 +114,46 @@ class PCA(Transform):
         for part in current.map(_sum, stream, rows=_BLOCK):
             total += part
         mean = (total / rows).astype(np.float32)
+        few = self._of_few_rows(stream, mean) if rows < stream.dim else None
+        if few is not None:
+            self.mean = mean
+            self.components, self.explained = few
+            return
         scatter = np.zeros((stream.dim, stream.dim))
         for part in current.map(_scatter, stream, {"mean": mean}, rows=_BLOCK, unit="rows"):
             scatter += part
         values, axes = np.linalg.eigh(scatter / max(1, rows - 1))
-        values, axes = np.maximum(values[::-1], 0), axes[:, ::-1].T
-        largest = np.abs(axes).argmax(axis=1)
-        axes = axes * np.where(axes[np.arange(len(axes)), largest] < 0, -1, 1)[:, None]
-        keep = self.dim or stream.dim
-        if self.variance is not None and values.sum() > 0:
-            share = np.cumsum(values) / values.sum()
-            keep = min(stream.dim, int(np.searchsorted(share, self.variance - 1e-12)) + 1)
+        values, axes = np.maximum(values[::-1], 0), _with_signs(axes[:, ::-1].T)
+        keep = self._kept(values, stream.dim)
         self.mean = mean
         self.components = np.ascontiguousarray(axes[:keep], np.float32)
         self.explained = values[:keep]
+
+    def _kept(self, values: NDArray[np.float64], dim: int) -> int:
+        """Return how many components to keep, of which the first have these variances."""
+        if self.variance is None or values.sum() <= 0:
+            return self.dim or dim
+        share = np.cumsum(values) / values.sum()
+        return min(dim, int(np.searchsorted(share, self.variance - 1e-12)) + 1)
+
+    def _of_few_rows(
+        self, stream: Stream, mean: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]] | None:
+        """Return components and variances by way of the rows' products with each other.
+
+        There are fewer of those than products of columns: with 2,000 rows of 8,192 numbers it takes
+        a hundredth of the time. None where components are wanted that these rows do not determine.
+        """
+        moved = np.concatenate([chunk.astype(np.float64) for chunk in stream]) - mean
+        with one_blas_thread():
+            values, axes = np.linalg.eigh(moved @ moved.T)
+            values, axes = np.maximum(values[::-1], 0), axes[:, ::-1].T
+            keep = self._kept(values, stream.dim)
+            if keep > (values > _LEAST * values[0]).sum():
+                return None
+            found = (axes[:keep] / np.sqrt(values[:keep])[:, None]) @ moved
+        found = np.ascontiguousarray(_with_signs(found), np.float32)
+        return found, values[:keep] / max(1, len(moved) - 1)
 
     def _transform(self, vectors: Any) -> Array:
         axes = self.components.astype(np.float64)
@@ -155,6 +182,15 @@ class PCA(Transform):
 
 
 _BLOCK = 8192
+# Of the largest variance: what is less is too near to rounding to give a direction.
+_LEAST = 1e-9
+
+
+def _with_signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the components with their largest entries positive."""
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    signed: NDArray[np.float64] = axes * np.where(largest < 0, -1, 1)[:, None]
+    return signed
 
 
 def _in_blocks(

@@ -14,6 +14,7 @@ __all__ = ["cli", "main"]
 
 # Each command lives in its own module and is imported only when it is called.
 _COMMANDS = {
+    "add": ("add", "Add pictures to a finished run and its index."),
     "backends": ("backends", "List the backends, or describe one."),
     "cache": ("cache", "Show, clear or trim the cache."),
     "check": ("run", "Check a spec and say everything that is wrong with it."),
@@ -23,10 +24,12 @@ _COMMANDS = {
     "evaluate": ("search", "Score a finished run."),
     "inspect": ("files", "Say what a descriptor file, artifact or run is, and check it."),
     "new": ("new", "Print a commented spec to start from."),
+    "remove": ("add", "Remove items from a finished run and its index."),
     "report": ("search", "Write a run's report again."),
     "run": ("run", "Run a spec."),
     "schema": ("backends", "Print a JSON schema of specs, for editors."),
     "search": ("search", "Search a finished run by pictures or item ids."),
+    "serve": ("serve", "Serve a finished run as a web page and a JSON API."),
 }
 
 

@@ -15,36 +15,92 @@ __all__ = ["evaluate_command", "report_command", "search_command"]
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
 @click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="EXPRESSION",
+    help="Find only items whose metadata fulfil this: \"price < 20 and color == 'red'\".",
+)
+@click.option("--fields", metavar="NAME,…", help="Metadata to show with each result.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a picture grid to this file.")
+@click.option("--png", type=click.Path(path_type=Path), help="The same as one picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def search_command(
-    run: Path, images: tuple[str, ...], k: int, html: Path | None, as_json: bool
+    run: Path,
+    images: tuple[str, ...],
+    k: int,
+    where: tuple[str, ...],
+    fields: str | None,
+    html: Path | None,
+    png: Path | None,
+    as_json: bool,
 ) -> None:
     """Search RUN by IMAGES: picture files or ids of its items."""
     from vwkit.outputs.files import new_file
     from vwkit.run import Run
 
+    if png is not None and png.suffix.lower() != ".png":
+        raise click.BadParameter(f"{png}: a picture grid is a PNG; name it …{png.stem}.png")
+    asked = [name.strip() for name in (fields or "").split(",") if name.strip()]
     opened = Run.open(run)
-    matches = opened.search(list(images), k)
-    rows = list(_rows(images, matches))
+    _check_fields(opened, asked)
+    matches = opened.search(list(images), k, where=where or None)
+    rows = list(_rows(images, matches, asked))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     else:
-        for row in rows:
-            click.echo(row["query"])
-            for one in row["matches"]:
-                click.echo(f"  {one['rank']:>3}  {max(0.0, one['distance']):<10.4f} {one['id']}")
-            if not row["matches"]:
-                click.echo("  nothing found")
+        _print(rows, matches, asked)
     if html is not None:
-        from vwkit.report.search_page import write_search_page
+        from vwkit.report import write_search_page
 
         with new_file(html) as part:
-            write_search_page(opened, matches, list(images), part)
+            write_search_page(opened, matches, list(images), part, fields=asked, where=where)
         click.echo(f"page: {html}", err=as_json)
+    if png is not None:
+        from vwkit.report import write_search_grid
+
+        with new_file(png) as part:
+            write_search_grid(opened, matches, list(images), part, fields=asked)
+        click.echo(f"picture: {png}", err=as_json)
 
 
-def _rows(images: tuple[str, ...], matches: Any) -> Any:
+def _check_fields(run: Any, fields: list[str]) -> None:
+    import difflib
+
+    from vwkit.metadata import look_up
+
+    for name in fields:
+        if not any(look_up(item.metadata, name) is not None for item in run.kept):
+            known = sorted({one for item in run.kept for one in item.metadata})
+            near = difflib.get_close_matches(name, known, n=1)
+            there = f"there are {', '.join(known[:12])}" if known else "they have no metadata"
+            hint = f"did you mean {near[0]}?" if near else there
+            raise click.BadParameter(f"no item has a field {name!r}; {hint}", param_hint="--fields")
+
+
+def _print(rows: list[Any], matches: Any, fields: list[str]) -> None:
+    from vwkit.report.search_page import field_texts
+
+    for i, row in enumerate(rows):
+        click.echo(row["query"])
+        found = [item for item in (matches.items[i] if matches.items else []) if item is not None]
+        for place, one in enumerate(row["matches"]):
+            texts = field_texts(found[place], fields) if found else []
+            said = "".join(f"  {name}: {_printable(text)}" for name, text in texts)
+            distance = max(0.0, one["distance"])
+            click.echo(f"  {one['rank']:>3}  {distance:<10.4f} {_printable(one['id'])}{said}")
+        if not row["matches"]:
+            click.echo("  nothing found")
+
+
+def _printable(text: str) -> str:
+    """Show control characters, which could steer a terminal, as what they are not."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
+def _rows(images: tuple[str, ...], matches: Any, fields: list[str]) -> Any:
+    from vwkit.metadata import kept_fields
+
     for i, query in enumerate(images):
         found = []
         for rank, (one, distance) in enumerate(
@@ -54,7 +110,12 @@ def _rows(images: tuple[str, ...], matches: Any) -> Any:
                 continue
             item = matches.items[i][rank] if matches.items is not None else None
             name = item.id if item is not None else str(int(one))
-            found.append({"rank": rank + 1, "id": name, "distance": float(distance)})
+            match: dict[str, Any] = {"rank": rank + 1, "id": name, "distance": float(distance)}
+            if item is not None and item.metadata:
+                match["metadata"] = (
+                    kept_fields(item.metadata, fields) if fields else dict(item.metadata)
+                )
+            found.append(match)
         yield {"query": query, "matches": found}
 
 

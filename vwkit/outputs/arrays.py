@@ -1,23 +1,22 @@
-"""Outputs that are one array file or a table."""
+"""Outputs that are one array file."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from vwkit.around import Output
-from vwkit.base import Field, backend
+from vwkit.base import backend
 from vwkit.codes import write_note
 from vwkit.errors import UnsupportedError
 from vwkit.formats import write_vectors
 from vwkit.outputs.files import new_file
 from vwkit.sparse import Sparse
-from vwkit.types import Array, Positive
+from vwkit.types import Array
 
-__all__ = ["CodesOutput", "LabelsOutput", "TableOutput", "VectorsOutput"]
+__all__ = ["CodesOutput", "LabelsOutput", "VectorsOutput"]
 
 
 class _ArrayOutput(Output):
@@ -83,32 +82,3 @@ class VectorsOutput(_ArrayOutput):
                                    "run.vectors gives them in Python")  # fmt: skip
         array: Array = vectors
         return array
-
-
-@backend("table")
-class TableOutput(Output):
-    """One CSV line per item: id, status, size, and its nearest other items with distances."""
-
-    needs = ("images",)
-
-    neighbours: Positive = Field(
-        default=5, doc="How many nearest items to list, where there is an index."
-    )
-
-    def _write(self, run: Any, path: Path) -> None:
-        with new_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["row", "id", "status", "width", "height", "reason", "nearest"])
-            for item in run.items:
-                near = ""
-                if item.status == "ok" and run.has("index"):
-                    found = run.search(item.id, self.neighbours + 1)
-                    near = "; ".join(
-                        f"{other.id} {distance:.4f}"
-                        for other, distance in zip(found.items[0], found.distances[0], strict=True)
-                        if other is not None and other.row != item.row
-                    )
-                width, height = item.size or ("", "")
-                table.writerow(
-                    [item.row, item.id, item.status, width, height, item.reason or "", near]
-                )

@@ -13,25 +13,31 @@ array([[ 1,  0, -1]])
 from __future__ import annotations
 
 from vwkit.reference import (
+    agglomerative,
     average_precision,
     bag_of_words,
     distances,
+    geometry,
     lloyd,
     pixels,
     pq,
     pqkmeans,
     search,
     transforms,
+    vlad,
 )
 
 __all__ = [
+    "agglomerative",
     "average_precision",
     "bag_of_words",
     "distances",
+    "geometry",
     "lloyd",
     "pixels",
     "pq",
     "pqkmeans",
     "search",
     "transforms",
+    "vlad",
 ]

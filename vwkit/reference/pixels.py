@@ -6,6 +6,7 @@ https://bottosson.github.io/posts/oklab/, L from 0 to 1.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vwkit.errors import DataError, ParameterError
 
-__all__ = ["SPACES", "pixels", "to_rgb"]
+__all__ = ["SPACES", "distances", "floyd_steinberg", "pixels", "to_rgb"]
 
 SPACES = ("rgb", "lab", "oklab")
 
@@ -117,6 +118,62 @@ def to_rgb(values: ArrayLike, space: str) -> NDArray[np.uint8]:
     share = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     levels: NDArray[np.float64] = np.rint(255 * share)
     return levels.astype(np.uint8)
+
+
+def distances(rows: ArrayLike, others: ArrayLike, space: str) -> NDArray[np.float64]:
+    """Return the Euclidean distance of every colour to every other in a colour space.
+
+    Parameters
+    ----------
+    rows : (n, 3) uint8
+    others : (m, 3) uint8
+    space : {"rgb", "lab", "oklab"}
+
+    Returns
+    -------
+    (n, m) float64
+    """
+    first, second = (
+        pixels(np.asarray(one)[None], space).astype(np.float64) for one in (rows, others)
+    )
+    found = np.zeros((len(first), len(second)))
+    for i, one in enumerate(first):
+        for j, other in enumerate(second):
+            found[i, j] = math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)))
+    return found
+
+
+def floyd_steinberg(rgb: ArrayLike, palette: ArrayLike) -> NDArray[np.int64]:
+    """Return which colour of a palette each pixel takes by error diffusion, a pixel at a time.
+
+    Floyd and Steinberg 1976, "An adaptive algorithm for spatial greyscale". What a pixel should
+    be, its neighbours' errors added, is kept within the range of the picture's own colours.
+
+    Parameters
+    ----------
+    rgb : (h, w, 3) uint8
+    palette : (k, 3) uint8
+
+    Returns
+    -------
+    (h, w) int64
+    """
+    wanted = np.asarray(rgb, np.float64)
+    colours = np.asarray(palette, np.float64)
+    low, high = wanted.min(axis=(0, 1)), wanted.max(axis=(0, 1))
+    h, w = wanted.shape[:2]
+    error = np.zeros((h + 1, w + 2, 3))
+    found = np.zeros((h, w), np.int64)
+    for y in range(h):
+        for x in range(w):
+            value = np.clip(wanted[y, x] + error[y, x + 1], low, high)
+            found[y, x] = ((colours - value) ** 2).sum(axis=1).argmin()
+            left = value - colours[found[y, x]]
+            error[y, x + 2] += left * 7 / 16
+            error[y + 1, x] += left * 3 / 16
+            error[y + 1, x + 1] += left * 5 / 16
+            error[y + 1, x + 2] += left * 1 / 16
+    return found
 
 
 def _check(space: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_report", "write_search_page"]
+__all__ = ["write_report", "write_search_grid", "write_search_page"]
 
 
 def write_report(run: Any, path: Path) -> None:
@@ -24,7 +24,7 @@ def write_report(run: Any, path: Path) -> None:
     ArtifactError
         A part of the run is damaged.
     """
-    from vwkit.report import sections, words
+    from vwkit.report import clusters, colours, sections, words
     from vwkit.report.page import page
     from vwkit.report.pictures import Pictures
     from vwkit.report.searches import find_examples, search_section
@@ -38,26 +38,37 @@ def write_report(run: Any, path: Path) -> None:
         shown = [item for example in examples for item in example.items]
         patches = words.patch_section(run, said, counts, pictures, shown)
         used = words.word_section(run, said, counts)
-    labels = words.groups_of(run)
-    groups = None if labels is None else words.group_section(run, labels, pictures)
-    looks = search_section(examples, pictures) or sections.image_section(run, pictures)
+    groups = clusters.cluster_section(run, pictures) if clusters.has_clusters(run) else None
+    looks = search_section(examples, pictures)
+    if looks is None and groups is None:
+        looks = sections.image_section(run, pictures)
     body = [
+        sections.change_section(run),
         looks,
         sections.score_section(run),
         patches,
         groups,
+        colours.colour_section(run),
         used,
         sections.learning_section(run),
         sections.stage_section(run),
         sections.skipped_section(run),
         sections.spec_section(run),
     ]
-    text = page(sections.title(run), sections.lead(run), body, top=sections.tiles(run))
+    style = colours.SWATCHES if run.has("colours") else ""
+    text = page(sections.title(run), sections.lead(run), body, top=sections.tiles(run), style=style)
     path.write_text(text, encoding="utf-8")
 
 
-def write_search_page(run: Any, matches: Any, queries: Any, path: Path) -> None:
+def write_search_page(run: Any, matches: Any, queries: Any, path: Path, **more: Any) -> None:
     """Write what a search found; see `vwkit.report.search_page.write_search_page`."""
     from vwkit.report.search_page import write_search_page as write
 
-    write(run, matches, queries, path)
+    write(run, matches, queries, path, **more)
+
+
+def write_search_grid(run: Any, matches: Any, queries: Any, path: Path, **more: Any) -> None:
+    """Write what a search found as a PNG; see `vwkit.report.search_grid.write_search_grid`."""
+    from vwkit.report.search_grid import write_search_grid as write
+
+    write(run, matches, queries, path, **more)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 __all__ = ["Html", "join", "tag"]
 
-_VOID = frozenset({"br", "hr", "img", "meta"})
+_VOID = frozenset({"br", "hr", "img", "input", "meta"})
 # Control characters have no place in HTML; direction overrides could make a name look like another.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from vwkit.report.clusters import has_clusters
 from vwkit.report.markup import Html, join, tag
 from vwkit.report.page import definitions, section, table
 from vwkit.report.pictures import Pictures, spread
@@ -18,6 +19,7 @@ from vwkit.report.svg import bar_chart, compact, line_chart
 from vwkit.sparse import Sparse
 
 __all__ = [
+    "change_section",
     "image_section",
     "lead",
     "learning_section",
@@ -43,7 +45,8 @@ _OBJECTIVES = {"l2": "mean squared distance", "cosine": "mean cosine distance"}
 def title(run: Any) -> str:
     """Name a run after its data."""
     spec = run.spec
-    path = PurePath(str((spec.get("images") or spec.get("vectors") or {}).get("path", "run")))
+    source = spec.get("images") or spec.get("vectors") or {}
+    path = PurePath(str(source.get("path", source.get("urls", "run"))))
     if path.name in _GENERIC and path.parent.name:
         return f"{path.parent.name}/{path.name}"
     return path.name or str(path)
@@ -86,10 +89,15 @@ def tiles(run: Any) -> Html:
         skipped = counts["skipped"]
         shown.append(("Images", f"{counts['ok']:,}", f"{skipped:,} skipped" if skipped else None))
     if "descriptors" in counts:
-        name = "Vectors" if files else "Descriptors"
+        name = "Vectors" if files else "Pixels" if run.has("colours") else "Descriptors"
         shown.append((name, _many(counts["descriptors"]), None))
-    if "words" in counts:
-        shown.append(("Words", f"{counts['words']:,}", None))
+    if has_clusters(run):
+        alone = len(run.unclustered)
+        said = f"{alone:,} in none" if alone else None
+        shown.append(("Clusters", f"{len(run.clusters):,}", said))
+    elif "words" in counts:
+        name = "Colours" if run.has("colours") else "Words"
+        shown.append((name, f"{counts['words']:,}", None))
     dimensions = _dimensions(run)
     if dimensions is not None:
         shown.append(("Dimensions", f"{dimensions:,}", None))
@@ -266,7 +274,7 @@ def _more(count: int, where: str) -> Html | None:
 
 def skipped_section(run: Any) -> Html | None:
     """Return which inputs were skipped and why."""
-    skipped = [item for item in run.items if item.status != "ok"]
+    skipped = [item for item in run.items if item.status == "skipped"]
     if not skipped:
         return None
     rows = [(item.id, _short(item.reason or "")) for item in skipped[:_ROWS]]
@@ -275,6 +283,23 @@ def skipped_section(run: Any) -> Html | None:
         table("Skipped", ("Item", "Reason"), rows),
         _more(len(skipped), "items.jsonl"),
         note=f"{len(skipped):,} of {len(run.items):,} inputs could not be used.",
+    )
+
+
+def change_section(run: Any) -> Html | None:
+    """Return what was added and removed since the run was made."""
+    changes = run.manifest.get("changes") or []
+    added, removed = (sum(int(one.get(key, 0)) for one in changes) for key in ("added", "removed"))
+    if not added and not removed:
+        return None
+    said = " and ".join(
+        f"{count:,} {'item was' if count == 1 else 'items were'} {verb}"
+        for count, verb in ((added, "added"), (removed, "removed"))
+        if count
+    )
+    return section(
+        "Added and removed",
+        note=f"After the run {said}. Fitted parts, timings and outputs are of the run itself.",
     )
 
 

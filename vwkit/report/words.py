@@ -18,7 +18,6 @@ from vwkit.run import Words
 from vwkit.types import Array, Item
 
 __all__ = [
-    "group_section",
     "groups_of",
     "patch_section",
     "vocabulary_size",
@@ -39,7 +38,9 @@ _SHOWS = 26
 
 
 def words_of(run: Any) -> Words | None:
-    """Return the words of the descriptors, or None where there are none."""
+    """Return the words of the descriptors, or None where there are none, or only colours."""
+    if run.has("colours"):
+        return None
     if not (run.has("featurizer.words") or (run.has("clusterer") and not groups_images(run))):
         return None
     found: Words = run.words
@@ -77,7 +78,7 @@ def word_counts(words: Array, k: int = 1) -> NDArray[np.int64]:
 def vocabulary_size(run: Any) -> int:
     """Return the number of words, used or not."""
     if run.has("featurizer.words"):
-        return int(run.featurizer.dim)
+        return int(run.featurizer.word_count)
     return len(run.clusterer.centers) if run.clusterer.has_centers else 1
 
 
@@ -298,17 +299,3 @@ def _places(sample: _Sample, word: int) -> list[int]:
     blurred, near = ~sample.clear[at][order], sample.near[at][order]
     places: list[int] = at[order][np.lexsort((near, turn, blurred))[:PATCHES]].tolist()
     return places
-
-
-def group_section(run: Any, labels: Array, pictures: Pictures) -> Html:
-    """Return how many images are in which group, and a few pictures of the largest."""
-    counts = word_counts(labels)
-    facts = _facts("groups", counts, len(labels))
-    largest = np.lexsort((np.arange(len(counts)), -counts))[:WORDS]
-    lines = []
-    for group in largest[counts[largest] > 0].tolist():
-        members = [run.kept[i] for i in np.flatnonzero(labels == group)[:PATCHES]]
-        stamps = [(pictures.stamp(item), item.id) for item in members]
-        shown = [(uri, name) for uri, name in stamps if uri is not None]
-        lines.append(_line(f"Group {group}", [f"{int(counts[group]):,} images"], shown))
-    return section("Groups of images", definitions(facts), *lines)

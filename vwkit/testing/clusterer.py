@@ -13,7 +13,7 @@ from vwkit.errors import DataError, FewDistinctRows, UnsupportedError
 from vwkit.stream import Stream
 from vwkit.testing.checks import examples, statistical
 from vwkit.testing.clusterer_answers import codes_objective, lloyd_objective
-from vwkit.testing.clusterer_kinds import ClustererKinds
+from vwkit.testing.clusterer_trees import ClustererTrees
 from vwkit.testing.comparing import same_form
 from vwkit.testing.data import Rows, cut, layouts
 from vwkit.testing.strategies import recipes
@@ -27,7 +27,7 @@ _SEEDS = st.integers(0, 2**16 - 1)
 _OTHER_START = 1.25
 
 
-class ClustererTests(ClustererKinds, suite=True):
+class ClustererTests(ClustererTrees, suite=True):
     """The conformance suite of a clusterer; see `vwkit.testing`.
 
     Attributes

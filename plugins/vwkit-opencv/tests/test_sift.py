@@ -111,3 +111,27 @@ def test_parameters_keep_opencvs_spelling() -> None:
     ):
         with pytest.raises(ParameterError, match=next(iter(wrong))):
             Sift(**wrong)
+
+
+@pytest.mark.parametrize("params", [{}, {"upright": True}, {"root": True}])
+def test_mirrored_without_looking_again(params: dict[str, object]) -> None:
+    """The numbers of the mirrored picture are those of the picture, in another order."""
+    image = picture()
+    sift, found = Sift(**params), one(image, **params)
+    told = sift.mirrored(image, found)
+    looked = sift.mirrored(image)
+    assert len(told.keypoints) == len(found.keypoints) > 30
+    assert told.vectors.dtype == looked.vectors.dtype
+    assert told.size == looked.size
+    apart = told.keypoints[:, None, :4] - looked.keypoints[None, :, :4]
+    apart[..., 3] = (apart[..., 3] + 180) % 360 - 180
+    apart[..., 3] /= 10  # a direction is less exact than a place
+    near = np.abs(apart).max(axis=2).argmin(axis=1)
+    same = np.abs(apart)[np.arange(len(near)), near].max(axis=1) < 0.5
+    assert same.mean() > 0.9
+    off = told.vectors.astype(float) - looked.vectors[near].astype(float)
+    length = np.linalg.norm(looked.vectors[near].astype(float), axis=1)
+    assert np.median((np.linalg.norm(off, axis=1) / length)[same]) < 0.02
+    again = sift._mirrored(told)
+    assert again is not None
+    assert np.array_equal(again.vectors, found.vectors)
