@@ -378,17 +378,19 @@ def _original(near: dict[int, list[Pair]], items: Sequence[Item]) -> int:
     """Return the row of the picture that shows most of what is shared, in the most pixels.
 
     A turned copy has more pixels, but its corners are empty: of pictures that show about the same,
-    the one that shows the least besides is taken, then the first.
+    the one that shows the least besides is taken; then the one that agrees best with the others (a
+    blurred copy does less), then the first.
     """
     shown = {}
     for item in items:
         width, height = item.size or (0, 0)
         share = max(1.0 if one.how is None else one.how.kept for one in near[item.row])
-        shown[item.row] = share * width * height, share
-    most = max(pixels for pixels, _ in shown.values())
+        agreeing = sum(0 if one.how is None else one.how.inliers for one in near[item.row])
+        shown[item.row] = share * width * height, round(share, 1), agreeing
+    most = max(pixels for pixels, *_ in shown.values())
     return max(
-        (row for row, (pixels, _) in shown.items() if pixels >= 0.9 * most),
-        key=lambda row: (round(shown[row][1], 2), -row),
+        (row for row, (pixels, *_) in shown.items() if pixels >= 0.9 * most),
+        key=lambda row: (*shown[row][1:], -row),
     )
 
 

@@ -114,9 +114,7 @@ def draw_space(colours: Array, counts: NDArray[np.int64], palette: Palette) -> P
     spots, depth = _projected(places_in(own, palette.space), side)
     few = len(own) <= 64
     for i in order[np.argsort(-depth[order], kind="stable")]:
-        radius = _SCALE * (
-            (5 if few else 3) + (17 if few else 9) * float(palette.shares[i]) ** 0.5
-        )
+        radius = _SCALE * ((5 if few else 3) + (17 if few else 9) * float(palette.shares[i]) ** 0.5)
         _disc(draw, spots[i], radius, tuple(own[i].tolist()), radius * 0.16 + _SCALE)
     font = PIL.ImageFont.load_default(15 * _SCALE)
     names = LABELS[palette.space]

@@ -169,7 +169,7 @@ def _copy(pair: Any, shown: _Shown) -> Html:
         inside = how.inverse
         outline = inside.outline if inside.covered < _WHOLE else None
         other = how.outline if how.covered < _WHOLE else None
-        if outline is None and other is None:
+        if outline is None and other is None and (how.mirrored or abs(how.angle) > 1):
             outline = inside.outline  # the whole: still worth seeing how it was turned
     pictures = tag(
         "div", shown.draw(pair.first, outline), shown.draw(pair.second, other), class_="two"

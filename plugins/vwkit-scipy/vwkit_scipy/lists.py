@@ -65,7 +65,8 @@ def nearest_lists(
     """
     everything = np.arange(len(ready.rows))
     lines = everything if asked is None else asked
-    found = candidates(lines, ready.rows, extra(ready), None, k, labels, dtype)
+    unit = "rows" if asked is None else None
+    found = candidates(lines, ready.rows, extra(ready), None, k, labels, dtype, unit)
     known = found.rows >= 0
     near = np.where(known, found.rows, 0)
     far = pair_distances(ready, np.repeat(lines, near.shape[1]), near.ravel()).reshape(near.shape)

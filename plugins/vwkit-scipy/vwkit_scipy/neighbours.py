@@ -48,6 +48,7 @@ def candidates(
     k: int,
     labels: NDArray[np.int64] | None = None,
     dtype: Any = np.float32,
+    unit: str | None = None,
 ) -> Candidates:
     """Find, for some of the points, the others with the lowest scores.
 
@@ -67,6 +68,8 @@ def candidates(
         Points of the same label are left out.
     dtype : dtype
         Of the products.
+    unit : str, optional
+        With it, progress over the points that were asked for is told.
     """
     middle = middle_of(points)
     right = np.empty((points.shape[1] + 1, len(points)), dtype)
@@ -82,7 +85,7 @@ def candidates(
         "labels": labels,
     }
     aligned = {"asked": asked, "own": norms[asked].astype(dtype)}
-    parts = list(job().map(_lowest, left, arrays, aligned=aligned, rows=_ROWS))
+    parts = list(job().map(_lowest, left, arrays, aligned=aligned, rows=_ROWS, unit=unit))
     bound = np.concatenate([part[1] for part in parts]).astype(np.float64)
     # Whatever is longer than a point and the bound together is farther than the bound.
     reach = np.sqrt(np.clip(bound, 0, norms.max()))
