@@ -415,3 +415,40 @@ def test_killed_while_adding(run, tmp_path):
     after = vwkit.Run.open(run.folder)
     assert len(after.kept) == 44
     assert after.search("n07.png", 1).items[0][0].id == "n07.png"
+
+
+def test_a_run_is_opened_while_another_process_changes_it(run, tmp_path):
+    """A reader must not take part in a writer's commit: it would throw away what is new."""
+    more = tmp_path / "more"
+    more.mkdir()
+    picture(77).save(more / "new.png")
+    writer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, vwkit\n"
+            "run = vwkit.Run.open(sys.argv[1])\n"
+            "for _ in range(4):\n"
+            "    run.add([sys.argv[2]])\n"
+            "    run.remove(['new.png'])\n",
+            str(run.folder),
+            str(more / "new.png"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    opened = 0
+    with writer:
+        while writer.poll() is None:
+            seen = vwkit.Run.open(run.folder)
+            opened += 1
+            try:
+                found = seen.search("g0/c0.png", 20)
+            except RunError as error:
+                assert "was changed since it was opened" in str(error)  # noqa: PT017
+                continue
+            names = [item.id for item in found.items[0] if item is not None]
+            assert sorted(names) == sorted(item.id for item in seen.kept)
+        assert (writer.returncode, writer.stderr.read()) == (0, "")
+    assert opened > 4
+    assert vwkit.Run.open(run.folder).search("g0/c0.png", 1).items[0][0].id == "g0/c0.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def _listing(root: Path, pattern: str | None) -> Iterator[Path]:
     if pattern is None:
         for folder, below, files in os.walk(root):
             below[:] = [name for name in below if not _made_here(os.path.join(folder, name))]
-            yield from (Path(folder) / name for name in files)
+            yield from (Path(folder) / name for name in files if not _endless(folder, name))
         return
     made: dict[Path, bool] = {root: False}
 
@@ -89,6 +90,17 @@ def _listing(root: Path, pattern: str | None) -> Iterator[Path]:
         yield from (p for p in root.glob(pattern) if p.is_file() and not within(p.parent))
     except (NotImplementedError, ValueError, IndexError) as error:
         raise DataError(f"images: the pattern {pattern!r} cannot be used: {error}") from None
+
+
+def _endless(folder: str, name: str) -> bool:
+    """Tell a pipe, a socket or a device, which is no picture and may be waited for without end."""
+    if not name.lower().endswith(SUFFIXES):
+        return False  # no input without a pattern, so not worth the look
+    try:
+        mode = os.stat(os.path.join(folder, name)).st_mode
+    except OSError:
+        return False  # a link to nothing, say: it is skipped later, with its reason
+    return not stat.S_ISREG(mode)
 
 
 def _made_here(folder: str | Path) -> bool:

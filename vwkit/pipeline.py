@@ -137,7 +137,7 @@ class Pipeline:
             finish_commit(folder)
             done = self._prepare(folder, resume)
             run = done or self._execute(folder, work)
-            self._write_outputs(run, missing_only=done is not None)
+            self._write_outputs(run, work, missing_only=done is not None)
         return run
 
     # Beginning
@@ -239,10 +239,12 @@ class Pipeline:
 
         write_report(run, run.folder / "report.html")
 
-    def _write_outputs(self, run: Run, *, missing_only: bool) -> None:
+    def _write_outputs(self, run: Run, work: Job, *, missing_only: bool) -> None:
         for output in self.spec.output:
             if not (missing_only and output.path.exists()):
-                output._write(run, output.path)
+                # Some take long: they tell how far they are, and can be stopped and resumed.
+                with use_job(work.within(output.name)):
+                    output._write(run, output.path)
 
 
 def check_folder(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from vwkit.builtin.aggregated import Aggregated
 from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.columns import Columns
 from vwkit.counted import Counted
-from vwkit.errors import ArtifactError, DataError, RunError, UnsupportedError
+from vwkit.errors import ArtifactError, DataError, RunError, UnsupportedError, VwkitError
 from vwkit.featurizer import Featurizer
 from vwkit.formats import MissingFileError
 from vwkit.growing import add_items, remove_items
@@ -25,9 +27,9 @@ from vwkit.hashing import file_sha256
 from vwkit.index import Index
 from vwkit.items import read_items
 from vwkit.jobs import job
-from vwkit.lock import holder
+from vwkit.lock import holder, locked
 from vwkit.quantizer import Quantizer
-from vwkit.run_folder import INNER, MANIFEST, finish_commit, read_manifest
+from vwkit.run_folder import INNER, JOURNAL, MANIFEST, finish_commit, read_manifest
 from vwkit.sparse import Sparse
 from vwkit.stage_arrays import one_per_item
 from vwkit.stream import Stream
@@ -37,6 +39,7 @@ from vwkit.where import Where, parse, search_allowed
 
 __all__ = ["Cluster", "Run", "Words"]
 
+_PATIENCE = 60.0  # seconds for another process to put a change in its place, which takes moments
 _VOTES = 5  # nearest descriptors that each descriptor of a query votes with
 
 
@@ -115,20 +118,22 @@ class Run:
             raise RunError(
                 f"{folder}: no such run folder; make one with `vwkit run SPEC --out {folder}`"
             )
-        finish_commit(folder)
         path = folder / MANIFEST
-        if not path.is_file():
-            if (folder / INNER).is_dir():
-                by = holder(folder / INNER / "lock")
-                raise RunError(
-                    f"{folder}: this run is being made by {by}; wait for it"
-                    if by
-                    else f"{folder}: this run was interrupted or failed; run it again, or go on "
-                    "with --resume"
-                )
-            raise RunError(f"{folder}: not a run folder of vwkit (it has no {MANIFEST})")
-        stamp = _stamp(path)
-        run = cls(folder, read_manifest(path))
+        while True:
+            _settled(folder)
+            stamp = _stamp(path)
+            try:
+                manifest = read_manifest(path)
+            except ArtifactError:
+                if stamp is not None and _stamp(path) == stamp:
+                    raise
+                # Perhaps another process is just putting a change in its place.
+                if not (folder / INNER / JOURNAL).is_file() and _stamp(path) is None:
+                    raise _unfinished(folder) from None
+                continue
+            if _stamp(path) == stamp:
+                break
+        run = cls(folder, manifest)
         run._stamp = stamp
         return run
 
@@ -149,11 +154,11 @@ class Run:
     @functools.cached_property
     def items(self) -> list[Item]:
         """All inputs in order, skipped ones too."""
-        self._need_unchanged()
         path = self.folder / "items.jsonl"
-        if path.is_file() and file_sha256(path) != self.manifest.get("items_sha256"):
-            raise ArtifactError(f"{path}: its checksum does not match; damaged, run again")
-        return read_items(path)
+        with self._whole():
+            if path.is_file() and file_sha256(path) != self.manifest.get("items_sha256"):
+                raise ArtifactError(f"{path}: its checksum does not match; damaged, run again")
+            return read_items(path)
 
     @functools.cached_property
     def kept(self) -> list[Item]:
@@ -182,6 +187,17 @@ class Run:
         self._need_unchanged()
         return self.folder / stage
 
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Read a part that is of this version of the run, even if another process changes it now."""
+        self._need_unchanged()
+        try:
+            yield
+        except (VwkitError, OSError):
+            self._need_unchanged()  # then that is why it failed
+            raise
+        self._need_unchanged()
+
     def _need_unchanged(self) -> None:
         """Refuse to put parts of two versions of a run together."""
         if self._stamp is not None and _stamp(self.folder / MANIFEST) != self._stamp:
@@ -192,11 +208,13 @@ class Run:
 
     def load(self, stage: str) -> Any:
         """Load a stage's backend."""
-        return load(self.path(stage))
+        with self._whole():
+            return load(self.path(stage))
 
     def arrays(self, stage: str) -> dict[str, Array]:
         """Open a stage's arrays, memory-mapped."""
-        return open_artifact(self.path(stage)).arrays()
+        with self._whole():
+            return open_artifact(self.path(stage)).arrays()
 
     @functools.cached_property
     def featurizer(self) -> Featurizer:
@@ -622,6 +640,34 @@ class Run:
             ids[0, : len(order)] = [self.kept[i].row for i in order]
             distances[0, : len(order)] = 1 - votes[order]
         return Matches(ids, distances)
+
+
+def _unfinished(folder: Path) -> RunError:
+    """Say why there is no finished run in a folder."""
+    if not (folder / INNER).is_dir():
+        return RunError(f"{folder}: not a run folder of vwkit (it has no {MANIFEST})")
+    by = holder(folder / INNER / "lock")
+    return RunError(
+        f"{folder}: this run is being made by {by}; wait for it"
+        if by
+        else f"{folder}: this run was interrupted or failed; run it again, or go on with --resume"
+    )
+
+
+def _settled(folder: Path) -> None:
+    """Roll a change forward that was cut short, or wait for the process that is about to end it.
+
+    Only who holds the lock may move parts about: two at once would throw away what is new.
+    """
+    end = time.monotonic() + _PATIENCE
+    while (folder / INNER / JOURNAL).is_file():
+        try:
+            with locked(folder / INNER / "lock", folder):
+                finish_commit(folder)
+        except RunError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _stamp(manifest: Path) -> tuple[int, int, int] | None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from vwkit.errors import ArtifactError
 
-__all__ = ["FILES", "FORMAT", "INNER", "MANIFEST", "commit", "finish_commit", "read_manifest"]
+__all__ = ["FILES", "FORMAT", "INNER", "JOURNAL", "MANIFEST", "commit", "finish_commit", "read_manifest"]
 
 FORMAT = 1
 INNER = ".run"
+JOURNAL = "commit.json"
 MANIFEST = "manifest.json"
 FILES = ("items.jsonl", "report.html", "spec.yaml", MANIFEST)
 
@@ -52,7 +53,7 @@ def commit(folder: Path, names: list[str]) -> None:
     if (folder / MANIFEST).is_file():
         with contextlib.suppress(ArtifactError):
             old = [*read_manifest(folder / MANIFEST)["stages"], *FILES]
-    journal = inner / "commit.json"
+    journal = inner / JOURNAL
     part = journal.with_suffix(".part")
     part.write_text(json.dumps({"new": sorted(names), "old": sorted(old)}))
     part.replace(journal)
@@ -60,9 +61,9 @@ def commit(folder: Path, names: list[str]) -> None:
 
 
 def finish_commit(folder: Path) -> None:
-    """Roll a journalled commit forward, from wherever it stopped."""
+    """Roll a journalled commit forward, from wherever it stopped; only while holding the run's lock."""
     inner = folder / INNER
-    journal = inner / "commit.json"
+    journal = inner / JOURNAL
     if not journal.is_file():
         return
     try:

@@ -156,7 +156,7 @@ class Transformation:
             "words": self.words,
             "matrix": np.round(self.matrix, 6).tolist(),
             "mirrored": self.mirrored,
-            "angle": round(self.angle, 2),
+            "angle": round(self.angle, 2) + 0.0,  # no -0.0
             "scale": round(self.scale, 4),
             "stretch": round(self.stretch, 4),
             "kept": round(self.kept, 4),

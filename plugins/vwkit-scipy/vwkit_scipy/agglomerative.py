@@ -84,6 +84,7 @@ class Agglomerative(vwkit.Clusterer):
     has_centers = False
     fixed_k = False
     hierarchical = True
+    deterministic = True
     late = frozenset({*_CUTS, "scale", "min_size"})
 
     linkage: Literal["average", "single", "complete", "weighted", "ward", "centroid", "median"] = (
@@ -137,11 +138,6 @@ class Agglomerative(vwkit.Clusterer):
                 f"{self.linkage} is about means and needs euclidean; for directions put the "
                 "transform l2-norm before it, or take linkage average",
             )
-
-    @property
-    def deterministic(self) -> bool:
-        """Always: products are taken in blocks of the same size, each by one thread."""
-        return True
 
     # Fitting
 
