@@ -6,6 +6,7 @@ import numpy as np
 
 import vwkit
 from vwkit.builtin.bag_of_words import BagOfWords
+from vwkit.builtin.breathing import BreathingKMeans
 from vwkit.builtin.colour_histogram import ColourHistogram
 from vwkit.builtin.exact import Exact
 from vwkit.builtin.inverted import Inverted
@@ -50,6 +51,10 @@ class TestLloydWithIndex(ClustererTests):
 
     backend = Lloyd
     params = {"assign": {"use": "exact"}}
+
+
+class TestBreathingKMeans(ClustererTests):
+    backend = BreathingKMeans
 
 
 class TestPQ(QuantizerTests):

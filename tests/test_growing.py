@@ -445,7 +445,7 @@ def test_a_run_is_opened_while_another_process_changes_it(run, tmp_path):
             try:
                 found = seen.search("g0/c0.png", 20)
             except RunError as error:
-                assert "was changed since it was opened" in str(error)  # noqa: PT017
+                assert "was changed since it was opened" in str(error)
                 continue
             names = [item.id for item in found.items[0] if item is not None]
             assert sorted(names) == sorted(item.id for item in seen.kept)

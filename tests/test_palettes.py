@@ -34,7 +34,6 @@ from vwkit.palettes.dithering import blue_noise
 from vwkit.palettes.measures import ciede2000, measures
 from vwkit.palettes.nearest import repaired
 from vwkit.reference import pixels as reference
-from vwkit.testing import ClustererTests
 
 RGB = arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8), st.just(3)))
 FEW = arrays(
@@ -63,10 +62,6 @@ def shown(image):
     if seen.shape[2] == 4:
         seen[seen[:, :, 3] == 0] = 0
     return seen
-
-
-class TestBreathingKMeans(ClustererTests):
-    backend = BreathingKMeans
 
 
 class TestDistances:

@@ -64,12 +64,14 @@ def given(cls, data):
     known = {
         "k": 5,
         "m": 4,
-        "path": str(data / "out.png"),
         "groundtruth": str(data / "groups.csv"),
         "local": {"use": "pixels"},
         "vocabulary": {"use": "lloyd", "k": 3},
         "clusterer": {"use": "lloyd", "k": 5},
     }
+    # Outputs that write other files than pictures.
+    endings = {"duplicates": ".html", "gallery": ".html", "table": ".csv"}
+    known["path"] = str(data / f"out{endings.get(cls.name, '.png')}")
     needed = [one.name for one in cls.parameters().values() if one.default is inspect._empty]
     return {name: known[name] for name in needed} if set(needed) <= set(known) else None
 

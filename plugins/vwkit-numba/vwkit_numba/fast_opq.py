@@ -13,7 +13,7 @@ from vwkit.errors import ArtifactError, DataError
 from vwkit.jobs import job
 from vwkit.stream import row_spans
 from vwkit.types import Array
-from vwkit_numba.fast_pq import FastPQ
+from vwkit_numba.fast_pq import ProductBase
 
 __all__ = ["FastOPQ"]
 
@@ -22,7 +22,7 @@ _LARGEST = 1e38
 
 
 @vwkit.backend("fast-opq")
-class FastOPQ(FastPQ):
+class FastOPQ(ProductBase):
     """Optimized product quantizer: vectors are rotated so that m codes of ks lose the least of them.
 
     Ge, He, Ke, Sun 2013, "Optimized product quantization for approximate nearest neighbor search".

@@ -17,34 +17,15 @@ from vwkit.types import Array
 from vwkit_numba.compiling import compilation_told
 from vwkit_numba.pq_tables import Table, reach_of
 
-__all__ = ["FastPQ"]
+__all__ = ["FastPQ", "ProductBase"]
 
 
-@vwkit.backend("fast-pq")
-class FastPQ(vwkit.Quantizer):
-    """Product quantizer, trained and applied many times as fast as `pq`: m codes a vector, each one of ks.
-
-    Jégou, Douze, Schmid 2011, "Product quantization for nearest neighbor search". Codes are the
-    nearest codewords by float64 distance, lowest code on ties. The same seed gives the same bytes
-    for any number of threads and any chunk size.
-
-    Attributes
-    ----------
-    codebook : (m, ks, d/m) float32
-
-    Examples
-    --------
-    >>> import numpy as np, vwkit
-    >>> rows = np.random.default_rng(0).integers(0, 255, (300, 8)).astype(np.uint8)
-    >>> pq = vwkit.create("quantizer", "fast-pq", m=4, ks=16).fit(rows)
-    >>> pq.encode(rows).shape, pq.encode(rows).dtype
-    ((300, 4), dtype('uint8'))
-    """
+class ProductBase(vwkit.Quantizer):
+    """What `fast-pq` and `fast-opq` share: parameters, training and encoding of slices."""
 
     library = "numba"
     requires = ("numba",)
     license = "BSD-2-Clause"
-    choose = "the same codes as pq, many times as fast; it compiles for some seconds at first."
     streams = True
     dtypes = ("uint8", "float32")
     deterministic = True
@@ -119,3 +100,27 @@ class FastPQ(vwkit.Quantizer):
                 f"found {found} and {sorted(state)}; damaged, make it again"
             )
         super()._restore(state)
+
+
+@vwkit.backend("fast-pq")
+class FastPQ(ProductBase):
+    """Product quantizer, trained and applied many times as fast as `pq`: m codes a vector, each one of ks.
+
+    Jégou, Douze, Schmid 2011, "Product quantization for nearest neighbor search". Codes are the
+    nearest codewords by float64 distance, lowest code on ties. The same seed gives the same bytes
+    for any number of threads and any chunk size.
+
+    Attributes
+    ----------
+    codebook : (m, ks, d/m) float32
+
+    Examples
+    --------
+    >>> import numpy as np, vwkit
+    >>> rows = np.random.default_rng(0).integers(0, 255, (300, 8)).astype(np.uint8)
+    >>> pq = vwkit.create("quantizer", "fast-pq", m=4, ks=16).fit(rows)
+    >>> pq.encode(rows).shape, pq.encode(rows).dtype
+    ((300, 4), dtype('uint8'))
+    """
+
+    choose = "the same codes as pq, many times as fast; it compiles for some seconds at first."
