@@ -356,6 +356,23 @@ class TestTable:
             assert float(row["joined_similarity"]) == pytest.approx(similarity, abs=1e-5)
             assert (similarity >= clusterer.similarity) == bool(row["cluster"])
 
+    def test_names_are_no_formulas_of_a_spreadsheet(self, tmp_path):
+        folder = tmp_path / "photos"
+        folder.mkdir()
+        names = ["=1+1.png", "+1.png", "-1.png", "@a.png", " =2.png", "＝3.png", "a=1.png"]
+        for seed, name in enumerate(names):
+            picture(seed).save(folder / name)
+        spec = {"vwkit": 1, "images": {"path": str(folder)}, "index": {"use": "exact"}}
+        run = vwkit.Pipeline.from_dict(spec | {"featurizer": {"use": "colour-histogram"}}).run(
+            tmp_path / "odd"
+        )
+        rows = self.rows(run, tmp_path / "t.csv")
+        assert {row["id"] for row in rows} == {f"'{name}" for name in names[:-1]} | {names[-1]}
+        assert all(row["nearest"][0] in "'a" for row in rows)
+        exact = self.rows(run, tmp_path / "t.csv", formulas=True)
+        assert {row["id"] for row in exact} == set(names)
+        assert {row["id"] for row in self.rows(run, tmp_path / "t.json")} == set(names)
+
     def test_json(self, run, tmp_path):
         rows = self.rows(run, tmp_path / "t.json")
         assert [row["cluster"] for row in rows] == [None, 0, 0, 0, 1, 1, 1, 2, 2]

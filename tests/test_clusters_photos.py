@@ -14,6 +14,7 @@ import vwkit
 from tests.clustering import Joined, Page, cluster_spec, output
 from tests.helpers import picture
 from vwkit.image import MAX_PIXELS
+from vwkit.items import find_images
 from vwkit.plugins import registered
 
 
@@ -220,3 +221,11 @@ def test_errors_can_stop_the_run(tmp_path):
     spec = cluster_spec(folder, run={"on_error": "stop"})
     with pytest.raises(vwkit.ImageError, match="refused"):
         vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
+
+
+def test_what_never_ends_is_no_photo(tmp_path):
+    """A pipe called like a picture would be waited for without end."""
+    picture(0).save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    assert [item.id for item in find_images(tmp_path)] == ["a.png", "gone.png"]

@@ -429,3 +429,18 @@ def test_a_killed_fetch_goes_on_where_it_was(tmp_path):
         assert server.asked.total() <= 120 + 2 * 4
         assert 0 < sum(outcome.fresh for outcome in found.values()) < 120
     assert not list((tmp_path / "cache").glob("??/.*"))
+
+
+@pytest.mark.parametrize("url", ["http://a/\ud800", "http://a/?\udfff", "http://\ud800/"])
+def test_half_a_character_is_no_url(url):
+    with pytest.raises(Refused):
+        parsed(url)
+
+
+@pytest.mark.parametrize(
+    "address", ["fec0::1", "::127.0.0.1", "64:ff9b:1::7f00:1", "::ffff:0:127.0.0.1", "5f00::1"]
+)
+def test_only_global_unicast_of_ipv6_is_public(address):
+    assert not is_public(address)
+    assert is_public("2606:4700::1")
+    assert is_public("64:ff9b::808:808")

@@ -452,3 +452,71 @@ def test_a_run_is_opened_while_another_process_changes_it(run, tmp_path):
         assert (writer.returncode, writer.stderr.read()) == (0, "")
     assert opened > 4
     assert vwkit.Run.open(run.folder).search("g0/c0.png", 1).items[0][0].id == "g0/c0.png"
+
+
+def test_ids_and_metadata_are_plain_or_refused(run, tmp_path):
+    picture(77).save(tmp_path / "new.png")
+    before = tree(run.folder)
+    for ids in ([""], ["a\nb"], ["x" * 301], [None], [b"x"], [True]):
+        with pytest.raises(DataError, match="ids: text of 1 to 300 characters"):
+            run.add(tmp_path / "new.png", ids=ids)
+    for ids in ("N", b"N", 5):
+        with pytest.raises(UnsupportedError, match="ids: a list, one for each picture"):
+            run.add(tmp_path / "new.png", ids=ids)
+    for one in ("x", None, {"p": Path("x")}, {"p": 10**5000}, {(1, 2): 3}):
+        with pytest.raises(DataError, match=r"metadata of new\.png: text, numbers"):
+            run.add(tmp_path / "new.png", metadata=[one])
+    with pytest.raises(UnsupportedError, match="metadata: a list, one for each picture"):
+        run.add(tmp_path / "new.png", metadata={"p": 1})
+    for ids in (None, 5, b"x"):
+        with pytest.raises(UnsupportedError, match="ids of items: text or a list"):
+            run.remove(ids)
+    for name in ("~nosuchuser/x", "a\0b", "x" * 5000):
+        with pytest.raises(DataError, match="no such file or folder"):
+            run.add(name)
+    assert tree(run.folder) == before
+    known = {"p": np.float32(3), "q": float("nan"), "r": np.array([1, 2]), "s": {"b", "a"}}
+    (item,) = run.add(tmp_path / "new.png", metadata=[known | {"t": "\ud800", "\ud800": 1}])
+    assert item.metadata == {"p": 3.0, "q": None, "r": [1, 2], "s": ["a", "b"], "t": "?", "?": 1}
+    assert run.search("new.png", 1, where="p >= 3").items[0][0].metadata == item.metadata
+
+
+def test_what_was_of_no_use_is_told_once(tmp_path):
+    """A metadata file that grows is added every night; a dead URL in it is no reason to fail."""
+    with PictureServer() as server:
+        lines = [{"id": f"P{i}", "url": server.url(f"/picture/{i}.jpg")} for i in range(3)]
+        lines += [{"id": "dead", "url": server.url("/gone")}, {"id": "none"}]
+        path = tmp_path / "m.jsonl"
+        path.write_text("".join(json.dumps(one) + "\n" for one in lines) + "{broken\n")
+        spec = colour_spec(tmp_path)
+        images = {"urls": str(path), "id_field": "id", "cache": str(tmp_path / "cache")}
+        spec["images"] = images | {"allow_private": True}
+        with pytest.warns(SkippedItems):
+            run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
+        assert len(run.items) == 6
+        assert run.add(path, existing="skip") == []
+        with path.open("a") as file:
+            file.write(json.dumps({"id": "new", "url": server.url("/picture/7.jpg")}) + "\n")
+        assert [item.id for item in run.add(path, existing="skip")] == ["new"]
+        assert run.add(path, existing="skip") == []
+        assert len(run.items) == 7
+
+
+def test_a_bad_picture_given_again_is_left_out(run, tmp_path):
+    folder = tmp_path / "more"
+    folder.mkdir()
+    picture(77).save(folder / "new.png")
+    (folder / "bad.png").write_text("none")
+    with pytest.warns(SkippedItems):
+        run.add(folder, existing="skip")
+    before = tree(run.folder)
+    assert run.add(folder, existing="skip") == []
+    assert tree(run.folder) == before
+
+
+def test_queries_that_are_no_picture(run, tmp_path):
+    for query in ("", "x" * 5000):
+        with pytest.raises(DataError, match="neither an item of this run nor a file"):
+            run.search(query)
+    with pytest.raises(DataError, match="a folder; a query is a picture file"):
+        run.search(tmp_path)

@@ -15,6 +15,7 @@ from tests.helpers import dump, photo_folder
 from tests.picture_server import PictureServer, jpeg
 from vwkit.collecting import collect
 from vwkit.errors import DataError, SpecError, UnsupportedError
+from vwkit.items import read_items, write_items
 from vwkit.metadata import (
     MAX_LINE,
     Broken,
@@ -453,3 +454,35 @@ def test_check_tells_everything_at_its_place(tmp_path):
                 "featurizer": {"use": "pixels"},
             }
         )
+
+
+def test_a_password_in_a_url_and_half_a_character_stay_out_of_reasons(tmp_path):
+    lines = [
+        {"id": "a", "url": "http://me:secret@example.com/x@1.png"},
+        {"id": "b", "url": "http://example.com/\ud800.png"},
+    ]
+    items = collect(source(tmp_path, "\n".join(map(json.dumps, lines)), id_field="id"), 0).items
+    assert "http://…@example.com/x@1.png: the URL holds a user name" in items[0].reason
+    assert items[1].reason == "m.jsonl:2: no URL (url): half a character"
+    write_items(tmp_path / "items.jsonl", items)
+    assert read_items(tmp_path / "items.jsonl") == items
+    (one, _) = collect(source(tmp_path, "\n".join(map(json.dumps, lines))), 0).items
+    assert one.id == "http://…@example.com/x@1.png"
+
+
+def test_mistakes_are_told_in_plain_words(tmp_path):
+    good = '{"a": 1}\n'
+    found = read(tmp_path / "m.jsonl", good + '{"a": ' + "9" * 5000 + "}\n[1]\n")
+    assert [one.reason for one in broken(found)] == [
+        "not JSON (a number of too many digits), and no Python literal either",
+        "a line is an object, {…}; this one is a list; write each object of it on a line of its own",
+    ]
+    found = read(tmp_path / "m.csv", 'a,b\n"not closed,1\n' + "x,y\n" * 40_000)
+    assert "a quote before it not closed" in broken(found)[0].reason
+    with pytest.raises(DataError, match="carriage return alone"):
+        read(tmp_path / "n.csv", "a\r1\r2\r")
+
+
+def test_a_field_named_by_half_a_character_can_be_written(tmp_path):
+    (found,) = read(tmp_path / "m.jsonl", '{"\\ud800": "\\ud800"}\n')
+    assert kept_fields(found.values, None) == {"?": "?"}

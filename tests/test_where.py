@@ -262,3 +262,17 @@ def test_runs_from_vectors_have_nothing_to_filter_by(tmp_path):
     run = vwkit.Pipeline.from_dict(vectors).run(tmp_path / "run")
     with pytest.raises(UnsupportedError, match="needs items"):
         run.search(np.eye(4, dtype=np.float32), where="price < 5")
+
+
+def test_hints_name_fields_that_there_are():
+    with pytest.raises(ParameterError, match=r"'PRICE'; did you mean price\?"):
+        found("PRICE < 3")
+    bare = Columns([Item(0, "a", metadata={"price": 5})])
+    with pytest.raises(ParameterError, match=r"no item has a field 'width'; there are price, id "):
+        parse("width > 3").mask(bare)
+
+
+@pytest.mark.parametrize("given", [5, [5], [["price < 3"]], b"price < 3"])
+def test_an_expression_is_text(given):
+    with pytest.raises(ParameterError, match="an expression is text"):
+        parse(given)

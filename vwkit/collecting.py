@@ -18,13 +18,14 @@ from vwkit.errors import DataError
 from vwkit.hashing import sample_rows
 from vwkit.items import find_images, renumbered
 from vwkit.jobs import job, use_job
-from vwkit.metadata import Broken, format_of, kept_fields, look_up, read_metadata, typed
+from vwkit.metadata import Broken, format_of, kept_fields, look_up, plain, read_metadata, typed
 from vwkit.spec import ImagesSource, UrlsSource
 from vwkit.types import Item
 
-__all__ = ["Collected", "collect", "described"]
+__all__ = ["LONGEST_ID", "Collected", "collect", "described", "usable_id"]
 
-_LONGEST_ID = 300
+#: A longer id is none.
+LONGEST_ID = 300
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _log = logging.getLogger("vwkit")
@@ -123,10 +124,10 @@ def _from_urls(source: UrlsSource, seed: int, on_error: str) -> Collected:
             outcome = outcomes[entry.url]
             path, reason = outcome.path, outcome.reason
             if reason is not None:
-                reason = f"{entry.url}: {reason}"
+                reason = f"{_shown(entry.url)}: {reason}"
                 if on_error == "stop":
                     raise DataError(f"{source.urls}:{entry.line}: {reason}")
-        name = entry.name or entry.url or place
+        name = entry.name or (place if entry.url is None else _shown(entry.url))
         given = names.unique(name)
         if given != name and on_error == "stop":
             raise DataError(f"{source.urls}:{entry.line}: the id {name!r} stands there twice")
@@ -171,21 +172,31 @@ def _entry(line: int, values: dict[str, Any], source: UrlsSource) -> _Entry:
     metadata = kept_fields(values, source.fields)
     name = None
     if source.id_field is not None:
-        name = _id(look_up(values, source.id_field))
+        name = usable_id(look_up(values, source.id_field))
         if name is None:
             return _Entry(line, None, None, f"no usable {source.id_field}", metadata)
     url = look_up(values, source.url_field)
     if not isinstance(url, str) or not url.strip():
         return _Entry(line, name, None, f"no URL ({source.url_field})", metadata)
+    if plain(url) != url:  # could be written nowhere, not even as the reason
+        return _Entry(line, name, None, f"no URL ({source.url_field}): half a character", metadata)
     return _Entry(line, name, url.strip(), None, metadata)
 
 
-def _id(value: Any) -> str | None:
+_SECRET = re.compile(r"(?<=//)[^/?#]*@")
+
+
+def _shown(url: str) -> str:
+    """Leave out a name and password: reports are passed on."""
+    return _SECRET.sub("…@", url)
+
+
+def usable_id(value: Any) -> str | None:
     """Return a record's id as text, or None if it is none."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
     text = str(value).strip()
-    fine = 0 < len(text) <= _LONGEST_ID and not _CONTROL.search(text)
+    fine = 0 < len(text) <= LONGEST_ID and not _CONTROL.search(text)
     return text.encode("utf-8", "replace").decode() if fine else None
 
 
@@ -267,7 +278,9 @@ def described(
             reason = None
             named = look_up(one.values, file_field)
             row = by_name.get(_plain_name(named)) if isinstance(named, str) else None
-            name = None if source.id_field is None else _id(look_up(one.values, source.id_field))
+            name = (
+                None if source.id_field is None else usable_id(look_up(one.values, source.id_field))
+            )
             if not isinstance(named, str) or not named:
                 reason = f"no file name ({file_field})"
             elif row is None:

@@ -73,7 +73,8 @@ class Columns:
     def names(self) -> list[str]:
         """Return the fields that items have."""
         found = dict.fromkeys(name for item in self._items for name in item.metadata)
-        return [*found, *(name for name in _OWN if name not in found)]
+        own = (name for name in _OWN if name not in found)
+        return [*found, *(name for name in own if self.column(name) is not None)]
 
     def column(self, field: str) -> Column | None:
         """Return a column, or None if no item has the field."""

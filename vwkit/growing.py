@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,14 @@ from vwkit.artifact import Artifact, open_artifact
 from vwkit.base import load
 from vwkit.builtin.aggregated import Aggregated
 from vwkit.cache import Cache
-from vwkit.collecting import collect, described
+from vwkit.collecting import LONGEST_ID, collect, described, usable_id
 from vwkit.errors import DataError, RunError, SkippedItems, UnsupportedError
 from vwkit.extraction import extract, image_key, noted
 from vwkit.hashing import content_key, file_sha256
 from vwkit.items import find_images, renumbered, write_items
 from vwkit.jobs import job, use_job
 from vwkit.lock import locked
-from vwkit.metadata import is_metadata
+from vwkit.metadata import is_metadata, plain
 from vwkit.plugins import registry
 from vwkit.regrown import write_regrown
 from vwkit.run_folder import FILES, INNER, MANIFEST, commit, finish_commit
@@ -70,6 +70,8 @@ def add_items(
         items = [replace(item, row=first + i) for i, item in enumerate(items)]
         items = change.extract(items, on_error)
         kept = [item for item in items if item.status == "ok"]
+        if not kept and existing == "skip" and {item.id for item in items} <= _unusable(run):
+            return []
         if not kept:
             raise DataError(
                 f"none of {len(items)} could be used, so nothing was added; the first: "
@@ -94,6 +96,8 @@ def add_items(
 
 def remove_items(run: Any, ids: Any) -> list[Item]:
     """Remove items from a run; see `vwkit.Run.remove`."""
+    if isinstance(ids, bytes) or not isinstance(ids, (str, Iterable)):
+        raise UnsupportedError(f"ids of items: text or a list of them; got a {type(ids).__name__}")
     wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else [str(one) for one in ids]))
     with _changing(run, "remove", "supports_remove") as change:
         living = {item.id: item for item in run.kept}
@@ -137,14 +141,22 @@ def _listed(run: Any, images: Any, on_error: str) -> list[Item]:
                 f"pictures are added by their files, so that the run can show them; got a "
                 f"{type(one).__name__}"
             )
-        path = Path(one).expanduser().absolute()
-        if not path.exists():
+        path = _path(one)
+        if path is None:
             raise _missing(one)
         if path.is_file() and is_metadata(path):
             found += _of_metadata(run, path, source, on_error)
         else:
             found += _of_files(path, source, on_error)
     return found
+
+
+def _path(name: str | Path) -> Path | None:
+    try:
+        path = Path(name).expanduser().absolute()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, no such user, a zero in it
+        return None
 
 
 def _of_files(path: Path, source: dict[str, Any], on_error: str) -> list[Item]:
@@ -198,20 +210,65 @@ def _named(
     metadata: Sequence[Mapping[str, Any]] | None,
 ) -> list[Item]:
     for what, given in (("ids", ids), ("metadata", metadata)):
+        if given is not None and (
+            isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sized)
+        ):
+            raise UnsupportedError(
+                f"{what}: a list, one for each picture; got a {type(given).__name__}"
+            )
         if given is not None and len(given) != len(items):
             raise DataError(f"{what}: one for each picture, {len(items)}; got {len(given)}")
     if ids is not None:
-        items = [replace(item, id=str(name)) for item, name in zip(items, ids, strict=True)]
+        items = [replace(item, id=_id(name)) for item, name in zip(items, ids, strict=True)]
     if metadata is not None:
         items = [
-            replace(item, metadata=json.loads(json.dumps(dict(one))))
+            replace(item, metadata=_plain(one, item.id))
             for item, one in zip(items, metadata, strict=True)
         ]
     return items
 
 
+def _id(name: Any) -> str:
+    if isinstance(name, np.generic):
+        name = name.item()
+    found = usable_id(name)
+    if found is None:
+        raise DataError(
+            f"ids: text of 1 to {LONGEST_ID} characters on one line, or a whole number; got "
+            f"{ascii(name)[:80]}"
+        )
+    return found
+
+
+def _plain(one: Any, name: str) -> dict[str, Any]:
+    """Turn what somebody knows of a picture into plain data, as it is kept in ``items.jsonl``."""
+
+    def of_numpy(value: Any) -> Any:
+        if isinstance(value, (np.generic, np.ndarray)):
+            return value.tolist()
+        if isinstance(value, (set, frozenset)):
+            return sorted(value, key=str)
+        raise TypeError(f"a {type(value).__name__} is none of them")
+
+    why = f"it is a {type(one).__name__}, not a dict"
+    if isinstance(one, Mapping):
+        try:
+            text = json.dumps(dict(one), default=of_numpy)
+            found: dict[str, Any] = plain(json.loads(text, parse_constant=lambda _: None))
+        except (TypeError, ValueError, RecursionError) as error:
+            why = str(error)
+        else:
+            return found
+    raise DataError(
+        f"metadata of {name}: text, numbers, true, false, none, and lists and dicts of them; {why}"
+    )
+
+
 def _without_existing(run: Any, items: list[Item], existing: str) -> list[Item]:
     living = {item.id: item.row for item in run.kept}
+    # Of a metadata file that is added again and again: what was of no use then is told only once.
+    known = _unusable(run) if existing == "skip" else set()
+    items = [item for item in items if item.status == "ok" or item.id not in known]
     fresh: list[Item] = []
     seen: set[str] = set()
     there, twice = [], []
@@ -232,6 +289,11 @@ def _without_existing(run: Any, items: list[Item], existing: str) -> list[Item]:
     if twice:
         raise DataError(f"{_few(twice)} is given twice, so nothing was added; ids are unique")
     return fresh
+
+
+def _unusable(run: Any) -> set[str]:
+    """Return the ids of what could not be used before."""
+    return {item.id for item in run.items if item.status == "skipped"}
 
 
 def _refuse_unknown(run: Any, names: list[str]) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "is_metadata",
     "kept_fields",
     "look_up",
+    "plain",
     "read_metadata",
     "typed",
 ]
@@ -221,13 +222,20 @@ def _object(line: str) -> dict[str, Any]:
     except RecursionError:
         raise _BadLine("nested too deeply") from None
     except ValueError as error:
-        said = f"not JSON ({str(error).partition(': line')[0]})"
+        said = f"not JSON ({_why(error)})"
         if not line.startswith("{"):
             raise _BadLine(f"{said}; a line is an object: {{…}}") from None
         value = _literal(line, said)
     if not isinstance(value, dict):
-        raise _BadLine(f"a line is an object, {{…}}; this one is {_kind(value)}")
+        hint = "; write each object of it on a line of its own" if isinstance(value, list) else ""
+        raise _BadLine(f"a line is an object, {{…}}; this one is {_kind(value)}{hint}")
     return {str(key): item for key, item in value.items()}
+
+
+def _why(error: ValueError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "a number of too many digits"  # the only other one; Python's text is for programmers
 
 
 _STRING = re.compile(r"""[uU]?(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")""")
@@ -258,17 +266,19 @@ def _literal(line: str, said: str) -> Any:
         # A backslash before another letter means itself, but Python warns of it.
         line = _ESCAPE.sub(lambda m: m[0] if m[1] in _KNOWN_ESCAPES else "\\" + m[0], line)
     try:
-        return _plain(ast.literal_eval(line))
+        return plain(ast.literal_eval(line))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise _BadLine(f"{said}, and no Python literal either") from None
 
 
-def _plain(value: Any) -> Any:
-    """Turn tuples and sets into lists, and numbers that JSON has no words for into None."""
+def plain(value: Any) -> Any:
+    """Turn tuples and sets into lists, numbers that JSON has no words for into None, and half a
+    character into a question mark.
+    """  # noqa: D205
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):  # half a surrogate pair can be written nowhere
@@ -286,7 +296,7 @@ def _table(path: Path, lines: _Lines, kind: str) -> Iterator[Record | Broken]:
     try:
         head = [name.strip() for name in next(rows, [])]
     except (_BadLine, csv.Error) as error:
-        raise DataError(f"{path}:1: {error}") from None
+        raise DataError(f"{path}:1: {_of_table(error)}") from None
     repeated = next((name for i, name in enumerate(head) if name in head[:i]), None)
     if repeated is not None:
         raise DataError(f"{path}:1: two columns are named {repeated!r}; the first line names them")
@@ -297,7 +307,7 @@ def _table(path: Path, lines: _Lines, kind: str) -> Iterator[Record | Broken]:
         except StopIteration:
             return
         except (_BadLine, csv.Error) as error:
-            yield Broken(start, str(error))
+            yield Broken(start, _of_table(error))
             continue
         if not row:
             continue
@@ -305,6 +315,17 @@ def _table(path: Path, lines: _Lines, kind: str) -> Iterator[Record | Broken]:
             yield Broken(start, f"{len(row)} fields where the first line names {len(head)}")
             continue
         yield Record(start, {name: value for name, value in zip(head, row, strict=True) if value})
+
+
+def _of_table(error: Exception) -> str:
+    """Say in plain words what the reader of tables says."""
+    said = str(error)
+    if "field limit" in said:
+        most = csv.field_size_limit()
+        return f"a field of more than {most:,} characters; is a quote before it not closed?"
+    if "new-line" in said:
+        return "lines end in a carriage return alone; save the file with other line ends"
+    return said
 
 
 # Parquet -----------------------------------------------------------------------------------------
@@ -331,7 +352,7 @@ def _parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Record | Bro
                 for values in batch.to_pylist():
                     row += 1
                     plain = {
-                        key: _plain(value) for key, value in values.items() if value is not None
+                        key: plain(value) for key, value in values.items() if value is not None
                     }
                     yield Record(row, plain)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -368,9 +389,9 @@ def kept_fields(values: Mapping[str, Any], fields: Sequence[str] | None) -> dict
         characters, or a list of at most 20 of those.
     """
     if fields is not None:
-        found = {field: _plain(look_up(values, field)) for field in fields}
+        found = {field: plain(look_up(values, field)) for field in fields}
         return {field: value for field, value in found.items() if value is not None}
-    return {key: _plain(value) for key, value in values.items() if _small(value, deep=True)}
+    return {plain(key): plain(value) for key, value in values.items() if _small(value, deep=True)}
 
 
 def _small(value: Any, deep: bool) -> bool:

@@ -571,7 +571,7 @@ class Run:
 
     def _need_living(self, query: Any) -> None:
         """Refuse the id of an item that is there no more, by what became of it."""
-        if isinstance(query, str) and not Path(query).exists():
+        if isinstance(query, str) and not _there(query):
             for item in self.items:
                 if item.id == query and item.status != "ok":
                     why = f" ({item.reason})" if item.reason else ""
@@ -678,9 +678,21 @@ def _stamp(manifest: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
+def _there(path: str | Path) -> bool:
+    try:
+        return path != "" and Path(path).exists()
+    except OSError:  # a name that the system takes for none, such as one that is too long
+        return False
+
+
 def _features_of(featurizer: Featurizer, query: Any) -> Features:
-    if isinstance(query, (str, Path)) and not Path(query).exists():
-        raise MissingFileError(f"{query}: neither an item of this run nor a file")
+    if isinstance(query, (str, Path)):
+        if not _there(query):
+            raise MissingFileError(
+                f"{str(query) or repr(query)}: neither an item of this run nor a file"
+            )
+        if Path(query).is_dir():
+            raise DataError(f"{str(query)!r}: a folder; a query is a picture file or an item's id")
     found = next(iter(featurizer.features([query])))
     if not isinstance(found, Features):
         raise DataError(f"{query}: no features")

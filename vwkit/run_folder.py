@@ -10,7 +10,16 @@ from typing import Any
 
 from vwkit.errors import ArtifactError
 
-__all__ = ["FILES", "FORMAT", "INNER", "JOURNAL", "MANIFEST", "commit", "finish_commit", "read_manifest"]
+__all__ = [
+    "FILES",
+    "FORMAT",
+    "INNER",
+    "JOURNAL",
+    "MANIFEST",
+    "commit",
+    "finish_commit",
+    "read_manifest",
+]
 
 FORMAT = 1
 INNER = ".run"

@@ -123,7 +123,9 @@ class Where:
         column = columns.column(tree.field)
         if column is None:
             known = columns.names()
-            near = difflib.get_close_matches(tree.field, known, n=1)
+            low = tree.field.casefold()
+            near = [name for name in known if name.casefold() == low][:1]
+            near = near or difflib.get_close_matches(tree.field, known, n=1)
             few = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
             hint = f"did you mean {near[0]}?" if near else f"there are {few}"
             raise _wrong(self.text, tree.column, f"no item has a field {tree.field!r}; {hint}")
@@ -248,7 +250,15 @@ def parse(text: str | Iterable[str]) -> Where:
         It is none; the text names the column.
     """
     if not isinstance(text, str):
-        parts = [parse(one) for one in text]
+        listed = (
+            list(text) if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]
+        )
+        for one in listed:
+            if not isinstance(one, str):
+                raise ParameterError(
+                    f'where: an expression is text, such as "price < 20"; got {one!r:.80}'
+                )
+        parts = [parse(one) for one in listed]
         if not parts:
             raise ParameterError("where: no expression; such as \"price < 20 and color == 'red'\"")
         if len(parts) == 1:

@@ -73,7 +73,12 @@ def cli() -> None:
 
 
 def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {_printable(str(message))}", err=True)
+
+
+def _printable(text: str) -> str:
+    """Show what could steer a terminal (names and metadata come from files) as what it is not."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -102,7 +107,7 @@ def _status(args: list[str] | None) -> int:
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        click.echo(_printable(f"error: {where}{error.strerror or error}"), err=True)
         return 1
     except MemoryError:
         click.echo("error: out of memory; give run.memory, a smaller k or fewer rows", err=True)
@@ -114,5 +119,5 @@ def _line(error: Any) -> str:
     from vwkit.errors import SpecError
 
     if isinstance(error, SpecError):
-        return str(error)  # one line per problem, each with its place
-    return "error: " + " ".join(str(error).split("\n"))
+        return _printable(str(error))  # one line per problem, each with its place
+    return "error: " + _printable(" ".join(str(error).split("\n")))

@@ -44,6 +44,8 @@ def search_command(
     asked = [name.strip() for name in (fields or "").split(",") if name.strip()]
     opened = Run.open(run)
     _check_fields(opened, asked)
+    if opened.has("featurizer"):
+        k = min(k, max(1, len(opened.kept)))  # answers have a place for each that is asked for
     matches = opened.search(list(images), k, where=where or None)
     rows = list(_rows(images, matches, asked))
     if as_json:
@@ -75,14 +77,15 @@ def _check_fields(run: Any, fields: list[str]) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             there = f"there are {', '.join(known[:12])}" if known else "they have no metadata"
             hint = f"did you mean {near[0]}?" if near else there
-            raise click.BadParameter(f"no item has a field {name!r}; {hint}", param_hint="--fields")
+            said = _printable(f"no item has a field {name!r}; {hint}")
+            raise click.BadParameter(said, param_hint="--fields")
 
 
 def _print(rows: list[Any], matches: Any, fields: list[str]) -> None:
     from vwkit.report.search_page import field_texts
 
     for i, row in enumerate(rows):
-        click.echo(row["query"])
+        click.echo(_printable(row["query"]))
         found = [item for item in (matches.items[i] if matches.items else []) if item is not None]
         for place, one in enumerate(row["matches"]):
             texts = field_texts(found[place], fields) if found else []

@@ -22,6 +22,8 @@ _PORTS = {"http": 80, "https": 443}
 # What may stand in a path and query as it is; "%" keeps escapes that are there.
 _SAFE = "/%:@!$&'()*+,;=~-._?"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: All that is given out of IPv6 today; forms that hide an IPv4 address lie elsewhere.
+_GLOBAL6 = ipaddress.ip_network("2000::/3")
 
 
 class Refused(Exception):
@@ -97,9 +99,12 @@ def parsed(text: str, base: Target | None = None) -> Target:
             raise Refused(f"{_short(host)!r} is no host name") from None
         if not re.fullmatch(r"[A-Za-z0-9._-]+", host):
             raise Refused(f"{_short(host)!r} is no host name")
-    path = urllib.parse.quote(parts.path or "/", safe=_SAFE)
-    if parts.query:
-        path += "?" + urllib.parse.quote(parts.query, safe=_SAFE)
+    try:
+        path = urllib.parse.quote(parts.path or "/", safe=_SAFE)
+        if parts.query:
+            path += "?" + urllib.parse.quote(parts.query, safe=_SAFE)
+    except UnicodeError:  # half a surrogate pair, which JSON can write
+        raise Refused("not a URL: with half a character") from None
     return Target(scheme, host.lower(), _PORTS[scheme] if port is None else port, path)
 
 
@@ -115,6 +120,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _GLOBAL6:
+            return False
     return ip.is_global and not ip.is_multicast
 
 

@@ -20,6 +20,7 @@ from vwkit.types import Item, Positive
 
 __all__ = ["TableOutput"]
 
+_FORMULAS = frozenset("=+-@＝＋－＠")
 _PLAIN = ("row", "id", "status", "width", "height", "reason", "nearest")
 
 
@@ -27,6 +28,10 @@ _PLAIN = ("row", "id", "status", "width", "height", "reason", "nearest")
 class TableOutput(Output):
     """A line per item: id, status, size, and its nearest other items with distances; as CSV, or as a
     list in JSON where the path ends in ``.json``.
+
+    Spreadsheets take what begins with ``=``, ``+``, ``-`` or ``@`` for a formula and compute it. In CSV
+    an id or a reason that begins so gets a ``'`` before it; ``formulas: true`` leaves it as it is, and
+    JSON always does.
 
     Where the run grouped its images, also the ``cluster`` (empty for none) and how many images are in
     it (``cluster_size``); of a hierarchical clusterer, also the height of the item's first merge
@@ -38,6 +43,10 @@ class TableOutput(Output):
 
     neighbours: Positive = Field(
         default=5, doc="How many nearest items to list, where there is an index."
+    )
+
+    formulas: bool = Field(
+        default=False, doc="Whether CSV has ids that spreadsheets take for formulas as they are."
     )
 
     def __post_init__(self) -> None:
@@ -52,7 +61,7 @@ class TableOutput(Output):
             if path.suffix.lower() == ".json":
                 _write_json(file, columns, lines)
             else:
-                _write_csv(file, columns, lines)
+                _write_csv(file, columns, lines, self.formulas)
 
     def _lines(self, run: Any) -> Iterator[dict[str, Any]]:
         """Yield what is known of each item; what is not known is left out."""
@@ -124,7 +133,9 @@ def _has_tree(run: Any) -> bool:
     return bool(run.clusterer.hierarchical) and getattr(run.clusterer, "tree", None) is not None
 
 
-def _write_csv(file: IO[str], columns: list[str], lines: Iterator[dict[str, Any]]) -> None:
+def _write_csv(
+    file: IO[str], columns: list[str], lines: Iterator[dict[str, Any]], formulas: bool
+) -> None:
     table = csv.writer(file)
     table.writerow(columns)
     for line in lines:
@@ -133,6 +144,10 @@ def _write_csv(file: IO[str], columns: list[str], lines: Iterator[dict[str, Any]
         for name in ("joined_height", "joined_similarity"):
             if name in line:
                 line[name] = f"{line[name]:.6g}"
+        for name in () if formulas else ("id", "reason", "nearest"):
+            # Spaces before it, some programs pass over.
+            if str(line.get(name, "")).lstrip()[:1] in _FORMULAS:
+                line[name] = f"'{line[name]}"
         table.writerow([line.get(name, "") for name in columns])
 
 

@@ -336,6 +336,24 @@ class TestMemory:
         with use_job(Job(memory=50_000)), pytest.raises(vwkit.DataError, match="take method lists"):
             made(method="table").fit(rows(16, 300))
 
+    @pytest.mark.parametrize(
+        ("way", "few", "many"),
+        [
+            (("ward", "euclidean"), 3000, 3001),
+            (("average", "cosine"), 3000, 3001),
+            (("average", "euclidean"), 10_000, 10_001),
+            (("complete", "cosine"), 10_000, 10_001),
+        ],
+    )
+    def test_what_is_quicker_is_taken(self, way, few, many):
+        one = made(linkage=way[0], distance=way[1])
+        with use_job(Job(memory=1 << 40)):
+            assert one._method(few, 8) == "table"
+            assert one._method(many, 8) == "lists"
+            assert made(linkage="centroid")._method(100_000, 8) == "table"
+        with use_job(Job(memory=1 << 20)):
+            assert one._method(few, 8) == "lists"
+
     def test_what_was_taken_is_logged(self, caplog):
         data = rows(17, 300)
         with caplog.at_level(logging.INFO, "vwkit"):

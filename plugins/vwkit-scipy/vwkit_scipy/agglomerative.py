@@ -34,8 +34,9 @@ _TABLE_BYTES = 8.5
 # A quarter of the memory for a table of the groups that are left.
 _TABLE_PART = 32
 _FEW_GROUPS, _MOST_GROUPS = 2048, 16_384
-# With more rows lists are quicker where a group tells all by its mean, or single links count.
-_BY_LISTS = 3000
+# With more rows lists are quicker where a group tells all by its mean, or single links count; with
+# many more they are about as quick for the others, in a small part of the memory.
+_FEW_ROWS, _MANY_ROWS = 3000, 10_000
 _QUICK = ("single", "ward")
 _OF_COSINES = ("single", "average", "weighted")
 
@@ -153,6 +154,13 @@ class Agglomerative(vwkit.Clusterer):
                 self.tree, self.diameter = bounded(data, self.linkage, self.distance, groups)
         self.objective = []
 
+    @property
+    def _table_rows(self) -> float:
+        """With more rows lists are taken, though a table may fit."""
+        if self.linkage in (_OF_COSINES if self.distance == "cosine" else _QUICK):
+            return _FEW_ROWS
+        return math.inf if self.linkage in ("centroid", "median") else _MANY_ROWS
+
     def _method(self, rows: int, dim: int) -> str:
         """Say how the tree is made, and note it."""
         needed = _TABLE_BYTES * rows**2 + 24 * rows * dim
@@ -165,8 +173,7 @@ class Agglomerative(vwkit.Clusterer):
             )
         taken = self.method
         if taken == "auto":
-            known = self.linkage in (_OF_COSINES if self.distance == "cosine" else _QUICK)
-            taken = "table" if fits and not (known and rows > _BY_LISTS) else "lists"
+            taken = "table" if fits and rows <= self._table_rows else "lists"
         _log.info(
             "agglomerative: %s linkage of %s rows by %s",
             self.linkage,
