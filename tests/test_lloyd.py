@@ -133,6 +133,11 @@ class TestResult:
             fit(rows, 4, init=tmp_path / "nowhere.npy")
         with pytest.raises(vwkit.DataError, match="NaN"):
             fit(rows, 4, init=start * np.float32(np.nan))
+        with pytest.raises(vwkit.DataError, match="NaN or infinity"):
+            fit(rows, 4, init=start.astype(np.float64) + 1e300)
+        np.savez(tmp_path / "many.npy.npz", start)
+        with pytest.raises(vwkit.DataError, match=r"many\.npy\.npz is not a readable \.npy file"):
+            fit(rows, 4, init=tmp_path / "many.npy.npz")
 
     def test_centers_given_as_an_array_are_saved(self, tmp_path):
         rows = make("uint8", 7, 60, 3)

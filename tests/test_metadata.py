@@ -458,27 +458,27 @@ def test_check_tells_everything_at_its_place(tmp_path):
 
 def test_a_password_in_a_url_and_half_a_character_stay_out_of_reasons(tmp_path):
     lines = [
-        {"id": "a", "url": "http://me:secret@example.com/x@1.png"},
-        {"id": "b", "url": "http://example.com/\ud800.png"},
+        {"id": "a", "u": "http://me:secret@example.com/x@1.png"},
+        {"id": "b", "u": "http://example.com/\ud800.png"},
     ]
-    items = collect(source(tmp_path, "\n".join(map(json.dumps, lines)), id_field="id"), 0).items
+    items = collect(source(tmp_path, "\n".join(map(json.dumps, lines))), 0).items
     assert "http://…@example.com/x@1.png: the URL holds a user name" in items[0].reason
-    assert items[1].reason == "m.jsonl:2: no URL (url): half a character"
+    assert items[1].reason == "m.jsonl:2: no URL (u): half a character"
     write_items(tmp_path / "items.jsonl", items)
     assert read_items(tmp_path / "items.jsonl") == items
-    (one, _) = collect(source(tmp_path, "\n".join(map(json.dumps, lines))), 0).items
+    (one, _) = collect(source(tmp_path, "\n".join(map(json.dumps, lines)), id_field=None), 0).items
     assert one.id == "http://…@example.com/x@1.png"
 
 
 def test_mistakes_are_told_in_plain_words(tmp_path):
     good = '{"a": 1}\n'
     found = read(tmp_path / "m.jsonl", good + '{"a": ' + "9" * 5000 + "}\n[1]\n")
-    assert [one.reason for one in broken(found)] == [
+    assert list(broken(found).values()) == [
         "not JSON (a number of too many digits), and no Python literal either",
         "a line is an object, {…}; this one is a list; write each object of it on a line of its own",
     ]
     found = read(tmp_path / "m.csv", 'a,b\n"not closed,1\n' + "x,y\n" * 40_000)
-    assert "a quote before it not closed" in broken(found)[0].reason
+    assert "a quote before it not closed" in broken(found)[2]
     with pytest.raises(DataError, match="carriage return alone"):
         read(tmp_path / "n.csv", "a\r1\r2\r")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +18,16 @@ from vwkit.sparse import Sparse
 from vwkit.stream import Stream, chunk_rows, row_spans
 from vwkit.types import Array
 
-__all__ = ["Data", "as_data", "as_weights", "dim_of", "prepare", "rows_of"]
+__all__ = [
+    "Data",
+    "as_data",
+    "as_weights",
+    "dim_of",
+    "given_array",
+    "given_centers",
+    "prepare",
+    "rows_of",
+]
 
 Data: TypeAlias = Array | Stream | Sparse
 
@@ -250,3 +260,48 @@ def as_weights(weights: Any, rows: int) -> NDArray[np.float64] | None:
     if not array.any():
         raise DataError("weights: all are 0; at least one must be positive")
     return array
+
+
+def given_array(init: Any) -> Array:
+    """Return what the parameter `init` holds: an array, or the content of a .npy file.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it holds objects or many arrays.
+    """
+    if not isinstance(init, Path):
+        return np.asarray(init)
+    try:
+        with init.open("rb") as file:
+            # Not np.load, which opens archives too.
+            found: Array = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
+    return found
+
+
+def given_centers(init: Any, k: int, dim: int) -> NDArray[np.float32]:
+    """Return the centers that a clusterer is to start from, (k, dim) float32: a copy.
+
+    Parameters
+    ----------
+    init : array-like or Path
+        See `given_array`.
+
+    Raises
+    ------
+    DataError
+        Not numbers, or not finite ones in float32.
+    ShapeError
+    """
+    array = given_array(init)
+    if array.shape != (k, dim):
+        raise ShapeError(f"init: centers of shape ({k}, {dim}) are needed; got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"init: numbers are needed; got dtype {array.dtype}")
+    with np.errstate(over="ignore"):
+        centers = np.array(array, np.float32, order="C")
+    if not np.isfinite(centers).all():
+        raise DataError("init: the given centers hold NaN or infinity")
+    return centers

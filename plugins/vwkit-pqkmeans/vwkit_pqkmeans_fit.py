@@ -22,7 +22,8 @@ from vwkit_pqkmeans_library import (
 
 from vwkit import kernels
 from vwkit.clusterer import warn_few_distinct
-from vwkit.errors import DataError, ShapeError
+from vwkit.data import given_array
+from vwkit.errors import ShapeError
 from vwkit.hashing import row_uniform, sample_rows
 from vwkit.jobs import Job
 from vwkit.stream import Stream, row_spans
@@ -310,12 +311,7 @@ def given_centers(init: Any, k: int, codebook: Array) -> NDArray[np.uint8]:
     ------
     ShapeError, DataError
     """
-    if isinstance(init, Path):
-        try:
-            init = np.load(init, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
-    centers = checked_codes(init, codebook, "init")
+    centers = checked_codes(given_array(init), codebook, "init")
     if len(centers) != k:
         raise ShapeError(
             f"init: centers of shape ({k}, {codebook.shape[0]}) are needed; got {centers.shape}"

@@ -21,7 +21,8 @@ from vwkit import kernels
 from vwkit.base import Field, Nested, backend
 from vwkit.builtin.seeding import plus_plus
 from vwkit.clusterer import Clusterer, warn_few_distinct
-from vwkit.errors import DataError, ParameterError, ShapeError
+from vwkit.data import given_centers
+from vwkit.errors import ParameterError
 from vwkit.hashing import sample_rows
 from vwkit.index import Index
 from vwkit.jobs import Job, job
@@ -189,7 +190,7 @@ class _Fit:
     def _start(self) -> NDArray[np.float32]:
         init = self.params.init
         if isinstance(init, (Path, np.ndarray)):
-            return _given_centers(init, self.k, self.stream.dim)
+            return given_centers(init, self.k, self.stream.dim)
         if init == "random":
             wanted = self.stream.take(sample_rows(self.rows, self.k, self.params.seed))
             return wanted.astype(np.float32)
@@ -388,20 +389,6 @@ def _new_labels(rows: int) -> NDArray[np.int32]:
         mapped = np.memmap(file, np.int32, "w+", shape=(rows,))
     mapped[:] = -1
     return mapped
-
-
-def _given_centers(init: Path | Array, k: int, dim: int) -> NDArray[np.float32]:
-    if isinstance(init, Path):
-        try:
-            init = np.load(init, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
-    array = np.array(init, np.float32, order="C")
-    if array.shape != (k, dim):
-        raise ShapeError(f"init: centers of shape ({k}, {dim}) are needed; got {array.shape}")
-    if not np.isfinite(array).all():
-        raise DataError("init: the given centers hold NaN or infinity")
-    return array
 
 
 # Kernels: module-level functions of arrays ------------------------------------------------------

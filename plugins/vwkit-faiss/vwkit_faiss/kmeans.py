@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 import vwkit
 from vwkit.builtin.seeding import plus_plus
-from vwkit.errors import DataError, ShapeError
+from vwkit.data import given_centers
+from vwkit.errors import DataError
 from vwkit.hashing import sample_rows
 from vwkit.jobs import Job, job
 from vwkit.stream import Stream, row_spans
@@ -19,7 +20,7 @@ from vwkit.types import Array
 from vwkit_faiss.closing import block_rows, close, moderate
 from vwkit_faiss.library import frame_of, load_faiss, omp_threads, seeded, told
 
-__all__ = ["FaissKMeans", "Tolerance", "given_centers"]
+__all__ = ["FaissKMeans", "Tolerance"]
 
 Tolerance = Annotated[float, annotated_types.Ge(0)]
 
@@ -246,23 +247,3 @@ def _training(
         return chosen, None
     own = weights[useful]
     return chosen, own * (len(own) / own.sum())
-
-
-def given_centers(init: Path | Array, k: int, dim: int) -> NDArray[np.float32]:
-    """Return centers to start from, checked, (k, dim) float32.
-
-    Raises
-    ------
-    DataError, ShapeError
-    """
-    if isinstance(init, Path):
-        try:
-            init = np.load(init, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
-    array = np.array(init, np.float32, order="C")
-    if array.shape != (k, dim):
-        raise ShapeError(f"init: centers of shape ({k}, {dim}) are needed; got {array.shape}")
-    if not np.isfinite(array).all():
-        raise DataError("init: the given centers hold NaN or infinity")
-    return array

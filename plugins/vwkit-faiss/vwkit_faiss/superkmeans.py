@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 import vwkit
 from vwkit import kernels
 from vwkit.builtin.seeding import plus_plus
+from vwkit.data import given_centers
 from vwkit.errors import DataError, PluginError
 from vwkit.hashing import sample_rows
 from vwkit.jobs import Job, job
 from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_faiss.closing import block_rows, close, moderate
-from vwkit_faiss.kmeans import Tolerance, given_centers
+from vwkit_faiss.kmeans import Tolerance
 from vwkit_faiss.library import Frame, load_faiss, omp_threads, told
 
 __all__ = ["FaissSuperKMeans"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vwkit import data as core
 from vwkit.errors import DataError, ShapeError
 from vwkit.hashing import sample_rows
 from vwkit.stream import Stream
@@ -70,24 +71,11 @@ def given_centers(init: Path | Array, shape: tuple[int, int], frame: Frame) -> N
     ------
     DataError, ShapeError
     """
-    what = "centers" if frame.book is None else "codes"
-    if isinstance(init, Path):
-        try:
-            with init.open("rb") as file:
-                init = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"init: {init} is not a readable .npy file: {error}") from None
-    array = np.asarray(init)
+    if frame.book is None:
+        return core.given_centers(init, *shape)
+    array = core.given_array(init)
     if array.shape != shape:
-        raise ShapeError(f"init: {what} of shape {shape} are needed; got {array.shape}")
-    if frame.book is not None:
-        if array.dtype.kind not in "iu" or (array.size and int(array.min()) < 0):
-            raise DataError(f"init: codes are whole numbers from 0 on; got dtype {array.dtype}")
-        return frame.vectors(array)
-    if array.dtype.kind not in "biuf":
-        raise DataError(f"init: numbers are needed; got dtype {array.dtype}")
-    with np.errstate(over="ignore"):
-        array = np.array(array, np.float32, order="C")
-    if not np.isfinite(array).all():
-        raise DataError("init: the given centers hold NaN or infinity")
-    return array
+        raise ShapeError(f"init: codes of shape {shape} are needed; got {array.shape}")
+    if array.dtype.kind not in "iu" or (array.size and int(array.min()) < 0):
+        raise DataError(f"init: codes are whole numbers from 0 on; got dtype {array.dtype}")
+    return frame.vectors(array)
