@@ -438,3 +438,23 @@ class TestReplacing:
         reader.join()
         assert problems == []
         vwkit.load(target)
+
+
+@pytest.mark.parametrize("rows", [1, 200])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, rows):
+    """While rows are added, or when what was kept back is written at the end."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, before[1]))
+    try:
+        with (
+            pytest.raises(vwkit.ArtifactError, match="art: cannot be written: File too large"),
+            write_artifact(tmp_path / "art", {"role": "x", "name": "y"}) as draft,
+        ):
+            growing = draft.growing("a", 64, np.float32)
+            for _ in range(rows):
+                growing.append(np.zeros((1, 64), np.float32))
+            growing.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []

@@ -14,6 +14,7 @@ import pytest
 import vwkit
 from tests.clustering import Joined, Page, cluster_run, cluster_spec, output, write_photos
 from tests.helpers import picture, vector_spec
+from vwkit.outputs.files import new_file
 from vwkit.outputs.folders import link_names
 from vwkit.outputs.gallery import shares
 from vwkit.plugins import registered
@@ -194,6 +195,21 @@ class TestFolders:
         output("folders", tmp_path / "out").write(made)
         assert len(links(tmp_path / "out")) == 9
         assert not (tmp_path / "out/not_clustered").exists()
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path):
+    path = tmp_path / "out [1]" / "t.csv"
+    path.parent.mkdir()
+    names = [".t.csv.abcd_123.part.csv", ".t.csv.abcd1234.part", ".u.csv.abcd1234.part.csv"]
+    for name in names:
+        (path.parent / name).mkdir() if name.endswith(".part") else (path.parent / name).touch()
+    recent = path.parent / ".t.csv.recent00.part.csv"
+    recent.touch()
+    for name in names:
+        os.utime(path.parent / name, (1e9, 1e9))
+    with new_file(path) as part:
+        part.write_text("x")
+    assert sorted(os.listdir(path.parent)) == sorted([recent.name, names[2], "t.csv"])
 
 
 class TestLinkNames:

@@ -229,3 +229,18 @@ def test_what_never_ends_is_no_photo(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.png").symlink_to("nowhere")
     assert [item.id for item in find_images(tmp_path)] == ["a.png", "gone.png"]
+
+
+def test_outputs_among_the_photos_are_no_photos(tmp_path):
+    for seed in range(4):
+        picture(seed // 2).save(tmp_path / f"{seed}.png")
+    spec = {
+        "vwkit": 1,
+        "images": {"path": str(tmp_path)},
+        "featurizer": {"use": "colour-histogram"},
+        "output": [{"write": "montage", "path": str(tmp_path / "m.png")}],
+    }
+    for _ in range(2):
+        run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
+        assert [item.id for item in run.items] == ["0.png", "1.png", "2.png", "3.png"]
+        assert (tmp_path / "m.png").is_file()

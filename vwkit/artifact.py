@@ -128,9 +128,10 @@ class Growing:
         self._tail = () if dim is None else (dim,)
         self._dtype = dtype
         self._path = draft.folder / f"{name}.part"
-        self._file = self._path.open("wb")
         self.rows = 0
-        self._header()
+        with _writing(draft.target):
+            self._file = self._path.open("wb")
+            self._header()
 
     def _header(self) -> None:
         # NumPy leaves room in the header for the number of rows to grow.
@@ -144,16 +145,18 @@ class Growing:
 
     def append(self, rows: Array) -> None:
         """Write (n,) or (n, dim) rows behind those written."""
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        with _writing(self._draft.target):
+            self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self.rows += len(rows)
 
     def close(self) -> None:
         """Finish the file and put it into the draft."""
-        self._file.flush()
-        self._header()
-        self._file.close()
-        arrays = self._draft.manifest.setdefault("arrays", {})
-        arrays[self._name] = self._draft._named(self._path, self._name, ".npy")
+        with _writing(self._draft.target):
+            self._file.flush()
+            self._header()
+            self._file.close()
+            final = self._draft._named(self._path, self._name, ".npy")
+        self._draft.manifest.setdefault("arrays", {})[self._name] = final
 
 
 @contextlib.contextmanager
@@ -196,7 +199,8 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
             _commit(part, folder)
     finally:
         for growing in draft._growing:  # left open by an error
-            growing._file.close()
+            with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
+                growing._file.close()
         shutil.rmtree(part, ignore_errors=True)
 
 

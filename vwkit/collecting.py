@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -48,7 +48,11 @@ class Collected:
 
 
 def collect(
-    source: ImagesSource | UrlsSource, seed: int, on_error: str = "skip", stage: str = "images"
+    source: ImagesSource | UrlsSource,
+    seed: int,
+    on_error: str = "skip",
+    stage: str = "images",
+    without: Collection[str] = (),
 ) -> Collected:
     """List or fetch the pictures of a source.
 
@@ -61,6 +65,8 @@ def collect(
         ``skip`` or ``stop``.
     stage : str
         How progress is called.
+    without : collection of str
+        Absolute paths of files that are no input: what the run's outputs write.
 
     Raises
     ------
@@ -71,7 +77,12 @@ def collect(
         with use_job(job().within(stage)):
             return _from_urls(source, seed, on_error)
     items = find_images(
-        source.path, source.pattern, limit=source.limit, sample=source.sample, seed=seed
+        source.path,
+        source.pattern,
+        limit=source.limit,
+        sample=source.sample,
+        seed=seed,
+        without=without,
     )
     if source.metadata is None:
         return Collected(items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,10 @@ class Flow:
     # Where data come from
 
     def _from_images(self, source: ImagesSource | UrlsSource) -> None:
-        found = collect(source, derive_seed(self.spec.seed, "images"), self.spec.run.on_error)
+        # A picture that an output wrote among the photos is no photo when the spec is run again.
+        own = {os.path.abspath(output.path) for output in self.spec.output}
+        seed = derive_seed(self.spec.seed, "images")
+        found = collect(source, seed, self.spec.run.on_error, without=own)
         self.items = found.items
         self.counts.update(found.counts)
         featurizer = self.spec.featurizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ def find_images(
     limit: int | None = None,
     sample: int | None = None,
     seed: int = 0,
+    without: Collection[str] = (),
 ) -> list[Item]:
     """List image files in the code-point order of their paths below `path`.
 
@@ -39,6 +40,8 @@ def find_images(
         Such as ``"**/*.jpg"``; by default every file with an image's ending.
     limit, sample : int, optional
         Only the first ones; only so many drawn at random, in order.
+    without : collection of str
+        Absolute paths of files in a folder that are no input: what an output writes there.
 
     Raises
     ------
@@ -48,7 +51,10 @@ def find_images(
     if path.is_file():
         found = [(path.name, path)]
     elif path.is_dir():
-        found = sorted(_walk(path, pattern), key=lambda one: one[0])
+        walked = _walk(path, pattern)
+        if without:
+            walked = (one for one in walked if os.path.abspath(one[1]) not in without)
+        found = sorted(walked, key=lambda one: one[0])
     else:
         raise DataError(f"images: no such file or folder: {path}")
     if not found:

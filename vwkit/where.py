@@ -250,9 +250,7 @@ def parse(text: str | Iterable[str]) -> Where:
         It is none; the text names the column.
     """
     if not isinstance(text, str):
-        listed = (
-            list(text) if isinstance(text, Iterable) and not isinstance(text, bytes) else [text]
-        )
+        listed: list[Any] = list(text) if isinstance(text, Iterable) else [text]
         for one in listed:
             if not isinstance(one, str):
                 raise ParameterError(

@@ -21,12 +21,13 @@ from vwkit.types import Array, Features
 __all__ = ["align", "align_many", "compare", "copy_of", "strongest"]
 
 #: Measured on copies of real photographs; see docs/near-duplicates.md.
-INLIERS, SHARE, OVERLAP = 10, 0.3, 0.5
-RATIO, TOLERANCE, KEYPOINTS = 0.8, 0.002, 1000
+INLIERS, SHARE, OVERLAP = 10, 0.35, 0.5
+RATIO, TOLERANCE, KEYPOINTS = 0.8, 0.001, 1000
 # A first look takes so many keypoints, and so many places must agree for a second one.
 _FIRST, _SEEN = 300, 4
-# Keypoints of a small picture are not placed more exactly than this, in pixels.
-_PIXELS = 2.0
+# Keypoints of a small picture are not placed more exactly than this, in pixels. More lets small
+# copies of other photos of the same thing in.
+_PIXELS = 1.0
 
 
 def compare(
@@ -124,8 +125,8 @@ def align(
     ratio : float
         See `match_descriptors`.
     tolerance : float
-        How far a keypoint may be off, as a share of the pictures' diagonal (two pixels, where that
-        is more).
+        How far a keypoint may be off, as a share of the pictures' diagonal (one pixel, where that is
+        more).
     keypoints : int
         Only so many keypoints of each picture are compared, those of the largest response.
     model : "similarity" or "affine"

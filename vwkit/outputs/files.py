@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +17,15 @@ from vwkit.errors import RunError
 __all__ = ["new_file", "new_folder"]
 
 
+_STALE_SECONDS = 3600.0
+
+
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Give a path to write to; it is put in place of `path` if the block succeeds."""
     with _clear(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, name = tempfile.mkstemp(f".part{path.suffix}", f".{path.name}.", path.parent)
     os.close(handle)
     part = Path(name)
@@ -53,6 +59,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         )
     with _clear(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         part = Path(tempfile.mkdtemp(".part", f".{path.name}.", path.parent))
     try:
         part.chmod(0o777 & ~_umask())
@@ -72,6 +79,23 @@ def _clear(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left beside an output; what is recent may still be written to."""
+    ours = re.compile(
+        rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.part(?:{re.escape(path.suffix)})?"
+    )
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if not ours.fullmatch(entry.name):
+                continue
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime < _STALE_SECONDS:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
 
 
 def _umask() -> int:

@@ -68,7 +68,7 @@ def nearest_groups(
     k = min(k, max(1, len(filled) - 1))
     place = np.full(len(layout.starts) - 1, -1)
     place[filled] = np.arange(len(filled))
-    parts = list(_over_groups(_nearest, ready, layout, place[asked], filled, {**arrays, "k": k}))
+    parts = list(_over_groups(_nearest, place[asked], {**arrays, "k": k}, _ROWS))
     rows, far, bound = (np.concatenate(column) for column in zip(*parts, strict=True))
     far[rows < 0] = np.inf
     return filled[np.maximum(rows, 0)], far, bound
@@ -81,7 +81,8 @@ def table_of(ready: Prepared, layout: Layout) -> NDArray[np.float64]:
     arrays = {**_columns(ready, layout, filled), "cosine": ready.cosine}
     table = np.empty((count, count))
     done = 0
-    for part in _over_groups(_part_of_table, ready, layout, filled, filled, arrays):
+    most = max(1, _CELLS // count)
+    for part in _over_groups(_part_of_table, filled, arrays, most):
         # Each worker looks at what is behind its groups; the rest is the same mirrored.
         table[done : done + len(part), done:] = part
         table[done:, done : done + len(part)] = part.T
@@ -100,11 +101,8 @@ def _columns(ready: Prepared, layout: Layout, filled: Array) -> dict[str, Array 
     }
 
 
-def _over_groups(
-    kernel: Any, ready: Prepared, layout: Layout, asked: Array, filled: Array, arrays: Any
-) -> Iterator[Any]:
-    """Run a kernel on some groups, several at once but none in two parts."""
-    most = max(1, _CELLS // len(filled))
+def _over_groups(kernel: Any, asked: Array, arrays: Any, most: int) -> Iterator[Any]:
+    """Run a kernel on some groups, up to `most` at once but none in two parts."""
     starts = arrays["starts"]
     counts = starts[asked + 1] - starts[asked]
 
