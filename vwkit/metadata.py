@@ -351,10 +351,10 @@ def _parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Record | Bro
             for batch in file.iter_batches(batch_size=4096, columns=wanted):
                 for values in batch.to_pylist():
                     row += 1
-                    plain = {
+                    known = {
                         key: plain(value) for key, value in values.items() if value is not None
                     }
-                    yield Record(row, plain)
+                    yield Record(row, known)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: cannot be read as Parquet: {said}") from None
