@@ -4,6 +4,8 @@ import json
 import logging
 import math
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -511,3 +513,12 @@ def test_no_warning_is_given():
                     one = made(linkage=linkage, distance=distance, method=method)
                     one.fit(rows(23, 60, 2, kind))
                     assert len(one.labels) == 60
+
+
+def test_one_row_is_saved_and_loaded(tmp_path: Path) -> None:
+    made = vwkit.create("clusterer", "agglomerative").fit(np.ones((1, 4), np.float32))
+    made.save(tmp_path / "one")
+    again: Any = vwkit.load(tmp_path / "one")
+    assert again.labels.tolist() == made.labels.tolist() == [-1]
+    again.min_size = 1
+    assert again.labels.tolist() == [0]

@@ -30,6 +30,8 @@ def check_tree(tree: Array, rows: int) -> NDArray[np.float64]:
         f"{tree.dtype} of shape {tree.shape}, where {rows} rows make float64 of {(rows - 1, 4)}",
     )
     whole = np.array(tree, order="C")
+    if rows == 1:  # there is nothing to join
+        return whole
     need(bool(np.isfinite(whole).all()), "it holds NaN or infinity")
     need(bool((whole[:, 2] >= 0).all()), "a height is negative")
     joined = whole[:, :2]
