@@ -34,7 +34,9 @@ builtin.*
 api spec stage_arrays extraction stages
 collecting regrown counted
 growing
-rules run evaluate
+rules run_parts
+run_search
+run evaluate
 checking duplicates
 catalog flow report
 outputs pipeline
