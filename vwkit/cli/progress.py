@@ -54,9 +54,10 @@ def _values(values: dict[str, float]) -> str:
 
 
 @contextlib.contextmanager
-def logs_shown(shown: Reporter) -> Iterator[None]:
-    """Show what vwkit and its plugins log, from INFO on, between the lines of progress."""
-    logger, handler = logging.getLogger("vwkit"), _Handler(shown)
+def logs_shown(shown: Reporter | None = None) -> Iterator[None]:
+    """Show what vwkit and its plugins log, from INFO on, between the lines of progress if there are."""
+    logger = logging.getLogger("vwkit")
+    handler = logging.StreamHandler() if shown is None else _Handler(shown)
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(min(before, logging.INFO) if before else logging.INFO)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vwkit.cli.progress import logs_shown, reporter
+from vwkit.cli.signals import AT_THE_NEXT, stopping
 
 __all__ = ["check_command", "execute", "run_command", "summary"]
 
@@ -67,28 +65,9 @@ def execute(pipeline: Any, out: Path, *, resume: bool = False, quiet: bool = Fal
 
     settings = pipeline.spec.run
     stop = threading.Event()
-    with reporter(quiet=quiet) as shown, logs_shown(shown), _stopping(stop):
+    with reporter(quiet=quiet) as shown, logs_shown(shown), stopping(stop, AT_THE_NEXT):
         job = Job(threads=settings.threads, memory=settings.memory, progress=shown, stop=stop)
         return pipeline.run(out, resume=resume, job=job)
-
-
-@contextlib.contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():  # asked twice: do not wait for the next safe place
-            raise KeyboardInterrupt
-        stop.set()
-        click.echo("stopping at the next safe place; once more to stop at once", err=True)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def summary(run: Any) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+
+from vwkit.cli.progress import logs_shown
+from vwkit.cli.signals import stopping
 
 __all__ = ["serve_command"]
 
@@ -50,39 +49,5 @@ def serve_command(
             webbrowser.open(url)
 
     stop = threading.Event()
-    with _stopping(stop), _logged(), use_job(Job(stop=stop)):
+    with stopping(stop), logs_shown(), use_job(Job(stop=stop)):
         made._serve(opened, ready)
-
-
-@contextlib.contextmanager
-def _stopping(stop: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the work in order; a second one ends it at once."""
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _logged() -> Iterator[None]:
-    """Show what vwkit and the app log."""
-    logger, handler = logging.getLogger("vwkit"), logging.StreamHandler()
-    before = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(min(before, logging.INFO) if before else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
