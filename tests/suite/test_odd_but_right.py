@@ -8,12 +8,14 @@ from tests.suite import (
     right_index,
     right_quantizer,
     right_transform,
+    right_trees,
     wrong_clusterer,
     wrong_featurizer,
     wrong_index,
     wrong_index_changes,
     wrong_quantizer,
     wrong_transform,
+    wrong_trees,
 )
 from tests.suite.faults import run_test
 from vwkit.testing import (
@@ -49,6 +51,7 @@ RIGHT = [
     (ClustererTests, right_clusterer.OnlyLabels, {}),
     (ClustererTests, right_clusterer.Directions, {}),
     (ClustererTests, right_clusterer.Leaders, {}),
+    (ClustererTests, right_trees.Joined, {}),
     (QuantizerTests, right_quantizer.PlainPQ, {}),
     (QuantizerTests, right_quantizer.TurnedPQ, {}),
     (QuantizerTests, right_quantizer.Residual, {}),
@@ -78,6 +81,7 @@ FAULTS = [
         wrong_clusterer,
         wrong_quantizer,
         wrong_transform,
+        wrong_trees,
         wrong_featurizer,
     )
     for one in module.FAULTS

@@ -224,6 +224,7 @@ class _Work:
     def run(self, total: int) -> None:
         """Fetch everything; the calling thread tells of the progress."""
         current = job()
+        current.progress(total - self._left, total, "pictures")  # told however soon it is over
         count = min(self._limits.parallel, self._left)
         threads = [
             threading.Thread(target=self._serve, name=f"vwkit-fetch-{i}", daemon=True)

@@ -114,7 +114,7 @@ class TestSearch:
             assert not opened.locator("dialog svg line").first.is_visible()
         opened.keyboard.press("Escape")
         opened.wait_for_selector("dialog:not([open])", state="attached")
-        assert opened.url.endswith("#/upload")
+        eventually(opened, "location.hash === '#/upload'")
 
     def test_arrows_go_on(self, serve, page):
         opened = page(serve("bag"), "#/item/0-left.png")
@@ -130,7 +130,7 @@ class TestSearch:
         # One step back leaves the results as they were: steps between them are no history.
         opened.go_back()
         opened.wait_for_selector("dialog:not([open])", state="attached")
-        assert opened.url.endswith("#/item/0-left.png")
+        eventually(opened, "location.hash === '#/item/0-left.png'")
 
     def test_a_deep_link_opens_what_it_names(self, serve, page):
         opened = page(serve("bag"), "#/item/3-left.png/match/7")
@@ -248,7 +248,7 @@ class TestViews:
         opened.fill("#word", "3")
         opened.keyboard.press("Enter")
         opened.wait_for_selector("h1:text-is('Word 3')")
-        assert opened.url.endswith("#/words/3")
+        eventually(opened, "location.hash === '#/words/3'")
         opened.locator(".patches a").first.click()
         results(opened)
 
