@@ -14,6 +14,8 @@ from tests.helpers import bag_spec
 from vwkit import duplicates
 from vwkit.duplicates import Pair, find_duplicates
 from vwkit.geometry import Transformation
+from vwkit.outputs import duplicates as duplicates_output
+from vwkit.outputs.spreadsheets import no_formula
 from vwkit.types import Item
 
 pytest.importorskip("vwkit_opencv")
@@ -244,6 +246,31 @@ def test_the_original_is_the_picture_that_shows_most():
 
 
 # Output ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=cmd()", "'=cmd()"),
+        (" @x", "' @x"),
+        ("-1+2", "'-1+2"),
+        ("-0.25", "-0.25"),
+        ("-1e-05", "-1e-05"),
+        ("a=b", "a=b"),
+        ("", ""),
+        (-3, -3),
+    ],
+)
+def test_names_are_no_formulas(text, shown):
+    assert no_formula(text) == shown
+
+
+def test_a_name_is_no_formula_in_the_table(tmp_path):
+    first, second = Item(0, "a.png", "a.png", (4, 4)), Item(1, "=1+1.png", "b.png", (4, 4))
+    duplicates_output._write_table(
+        tmp_path / "x.csv", duplicates._groups([Pair(first, second, None)])
+    )
+    assert "'=1+1.png" in (tmp_path / "x.csv").read_text()
 
 
 def written(run, path, **params):

@@ -15,6 +15,7 @@ from vwkit.duplicates import CANDIDATES, Group, find_duplicates
 from vwkit.errors import ParameterError, Problem
 from vwkit.geometry.comparing import INLIERS, KEYPOINTS, OVERLAP, RATIO, SHARE, TOLERANCE
 from vwkit.outputs.files import new_file
+from vwkit.outputs.spreadsheets import no_formula
 from vwkit.types import Fraction, Positive
 
 __all__ = ["Duplicates"]
@@ -115,7 +116,7 @@ def _write_table(path: Path, groups: list[Group]) -> None:
                 how = {} if pair.how is None else pair.how.as_dict()
                 line = {"group": number, "item": pair.second.id, "of": pair.first.id, **how}
                 line["words"] = pair.words
-                table.writerow([_text(line.get(name, "")) for name in _COLUMNS])
+                table.writerow([no_formula(_text(line.get(name, ""))) for name in _COLUMNS])
 
 
 def _text(value: Any) -> Any:

@@ -14,13 +14,13 @@ from vwkit.around import Output
 from vwkit.base import Field, backend
 from vwkit.errors import ParameterError, Problem
 from vwkit.outputs.files import new_file
+from vwkit.outputs.spreadsheets import no_formula
 from vwkit.outputs.tree import full_height, read_tree
 from vwkit.report.clusters import has_clusters
 from vwkit.types import Item, Positive
 
 __all__ = ["TableOutput"]
 
-_FORMULAS = frozenset("=+-@＝＋－＠")
 _PLAIN = ("row", "id", "status", "width", "height", "reason", "nearest")
 
 
@@ -144,11 +144,8 @@ def _write_csv(
         for name in ("joined_height", "joined_similarity"):
             if name in line:
                 line[name] = f"{line[name]:.6g}"
-        for name in () if formulas else ("id", "reason", "nearest"):
-            # Spaces before it, some programs pass over.
-            if str(line.get(name, "")).lstrip()[:1] in _FORMULAS:
-                line[name] = f"'{line[name]}"
-        table.writerow([line.get(name, "") for name in columns])
+        cells = [line.get(name, "") for name in columns]
+        table.writerow(cells if formulas else [no_formula(cell) for cell in cells])
 
 
 def _write_json(file: IO[str], columns: list[str], lines: Iterator[dict[str, Any]]) -> None:
