@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vwkit.errors import DataError, UnsupportedError
+from vwkit.errors import DataError
 from vwkit.image import MAX_PIXELS
 from vwkit.jobs import job
 from vwkit.report.pictures import fitted, open_picture
-from vwkit.report.search_page import field_texts, query_name
+from vwkit.report.search_page import field_texts, items_of, query_name
 from vwkit.report.searches import distance_text
 from vwkit.types import Item, Matches
 
@@ -67,15 +67,12 @@ def write_search_grid(
     import PIL.ImageDraw
     import PIL.ImageFont
 
-    if len(queries) != len(matches):
-        raise DataError(f"{len(queries)} queries for {len(matches)} rows of matches")
-    if matches.items is None:
-        raise UnsupportedError("these matches are rows of vectors; only images have a picture")
+    matched = items_of(matches, queries, "picture")
     known = {item.id: item for item in run.kept}
     found = [
         [
             (item, float(d))
-            for item, d in zip(matches.items[i], matches.distances[i], strict=True)
+            for item, d in zip(matched[i], matches.distances[i], strict=True)
             if item is not None
         ]
         for i in range(len(queries))

@@ -15,10 +15,29 @@ from vwkit.report.searches import distance_text, picture
 from vwkit.report.sections import lead, title
 from vwkit.types import Item, Matches
 
-__all__ = ["field_texts", "query_name", "write_search_page"]
+__all__ = ["field_texts", "items_of", "query_name", "write_search_page"]
 
 _LONGEST = 120
 _STYLE = ".field{display:block;overflow-wrap:anywhere}.field b{font-weight:600}"
+
+
+def items_of(
+    matches: Matches, queries: Sequence[Any], what: str
+) -> Sequence[Sequence[Item | None]]:
+    """Return what was found for each query, to be shown.
+
+    Raises
+    ------
+    DataError
+        The matches are not those of the queries.
+    UnsupportedError
+        They are no images.
+    """
+    if len(queries) != len(matches):
+        raise DataError(f"{len(queries)} queries for {len(matches)} rows of matches")
+    if matches.items is None:
+        raise UnsupportedError(f"these matches are rows of vectors; only images have a {what}")
+    return matches.items
 
 
 def write_search_page(
@@ -54,10 +73,7 @@ def write_search_page(
     UnsupportedError
         The matches are no items: the run began from vectors.
     """
-    if len(queries) != len(matches):
-        raise DataError(f"{len(queries)} queries for {len(matches)} rows of matches")
-    if matches.items is None:
-        raise UnsupportedError("these matches are rows of vectors; only images have a page")
+    found = items_of(matches, queries, "page")
     pictures = Pictures()
     known = {item.id: item for item in run.kept}
     rows = []
@@ -66,7 +82,7 @@ def write_search_page(
         sign = tag("span", "query", class_="sign")
         shown = [picture("asked", uri, name, sign, named=False)]
         for rank, (item, distance) in enumerate(
-            zip(matches.items[i], matches.distances[i], strict=True), 1
+            zip(found[i], matches.distances[i], strict=True), 1
         ):
             if item is not None:
                 shown.append(_result(rank, item, float(distance), pictures, fields))
