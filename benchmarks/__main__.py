@@ -6,17 +6,23 @@ import importlib
 CASES = {
     "assign": "approximate k-means: what each index costs as `assign`, and how well it assigns",
     "duplicates": "copies made of real photographs: which are found, and told right",
+    "faults": "runs that are killed, starved and damaged, then resumed: are the bytes the same?",
     "fetching": "pictures a second by URL from a server on this machine, beside a loop of urllib",
+    "fuzz": "hostile bytes for every reader of strangers' files; names of targets may follow",
+    "flat": "codes and 1,000 clusters of 10^6 rows and more (--rows): memory, which does not grow",
     "framework": "what vwkit costs on top of bare faiss and hnswlib",
     "growth": "how the time of graph k-means grows with the rows and with k",
     "hierarchy": "hierarchical clustering beside SciPy, fastcluster and scikit-learn",
     "lloyd": "a Lloyd fit on a memory-mapped uint8 file: peak memory, and time beside faiss.Kmeans",
     "palette": "pictures in k colours, beside Pillow, libimagequant and scikit-learn (--data: a folder)",
     "pq": "product quantizers: training and encoding, beside faiss and pqkmeans",
+    "plan": "what `vwkit plan` says of the documented specs and of large jobs, beside what they take",
     "questions": "what repeated descriptors, smaller training sets and codes cost a vocabulary",
     "recall": "what each index finds, how fast, in how much memory, beside its bare library",
+    "remote": "rows a second from a web server on this machine, in place, beside a local file",
     "seeds": "how far every backend is from the conformance suite's thresholds, over many seeds",
     "serve": "vwkit serve: requests a second and latency with 1, 8 and 64 clients (--data: a run)",
+    "shards": "indexes in shards beside whole ones: peak memory of build and search, recall, speed",
     "start": "what importing vwkit and asking for help cost",
     "vocabulary": "k-means at large k beside other libraries; names of its parts may follow",
 }
@@ -43,7 +49,21 @@ def main():
     )
     parser.add_argument("--seeds", type=int, default=200, help="seeds: how many [200]")
     parser.add_argument(
-        "--limit", type=int, help="hierarchy, vocabulary: seconds for each contestant"
+        "--limit", type=int, help="fuzz, hierarchy, vocabulary: seconds for each contestant"
+    )
+    parser.add_argument(
+        "--cases",
+        dest="count",
+        type=int,
+        help="fuzz: of each target [100,000 of cheap ones, 10,000]",
+    )
+    parser.add_argument(
+        "--engine", choices=("atheris", "own"), help="fuzz: led by coverage [if atheris is there]"
+    )
+    parser.add_argument(
+        "--failures",
+        default="fuzz-failures",
+        help="fuzz: folder for inputs that fail [%(default)s]",
     )
     parser.add_argument("--plot", help="growth: PNG to draw (needs matplotlib)")
     parser.add_argument(

@@ -51,7 +51,7 @@ def cases(rows):
         "usearch f32": ("usearch", {}, ({}, {"expansion_search": 32})),
         "usearch f16": ("usearch", {"dtype": "f16"}, ({},)),
         "usearch i8": ("usearch", {"dtype": "i8"}, ({},)),
-        **others({"exact", "faiss", "hnsw", "annoy", "flann", "usearch"}),
+        **others({"exact", "faiss", "hnsw", "annoy", "flann", "sharded", "usearch"}),
     }
 
 

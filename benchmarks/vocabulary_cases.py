@@ -87,6 +87,7 @@ CASES = {
         "a million rows into 65,536 words",
         "faiss.Kmeans, 8",
         {
+            "graph-kmeans, 8": _graph(60, iterations=8),
             "graph-kmeans, 10": _graph(60, iterations=10),
             "graph-kmeans, 25": _graph(120, iterations=25),
             "faiss.Kmeans, 8": _faiss(1_400, 8),

@@ -80,7 +80,8 @@ def _needing(packages: str, evaluate: Any) -> Any:
             try:
                 importlib.metadata.version(package)
             except importlib.metadata.PackageNotFoundError:
-                pytest.skip(f"{package} is not installed: pip install ./plugins/{package}")
+                where = f"./plugins/{package}" if package.startswith("vwkit-") else package
+                pytest.skip(f"{package} is not installed: pip install {where}")
         return evaluate(example)
 
     return skip_or_run

@@ -24,6 +24,7 @@ ROLES = (
     ("reranker", "The first matches in a better order."),
     ("evaluator", "A run → scores."),
     ("output", "A run → files."),
+    ("executor", "Where the chunks of a run are computed."),
     ("app", "A run → a page to look at it, and an API."),
 )
 #: What is worth a word for each role, and how to say it.

@@ -12,6 +12,7 @@ in such a folder.
 
 from __future__ import annotations
 
+import gzip
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,9 @@ def make(folder: Path) -> None:
     (folder / "groups.csv").write_text("query,item,what\n" + "".join(lines))
     (folder / "products.csv").write_text("".join(_products()))
     vwkit.write(folder / "descriptors.bvecs", descriptors(0, 3000, 32))
+    with gzip.open(folder / "base.bvecs.gz", "wb") as compressed:
+        compressed.write((folder / "descriptors.bvecs").read_bytes())
+    vwkit.write(folder / "learn.bvecs", descriptors(1, 2000, 32))
     _oxford(folder)
     _network(folder / "network.onnx")
 

@@ -1,6 +1,7 @@
 """Outputs of clusters: folders of links, gallery, montage, dendrogram and table."""
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -207,9 +208,13 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path):
     recent.touch()
     for name in names:
         os.utime(path.parent / name, (1e9, 1e9))
-    with new_file(path) as part:
-        part.write_text("x")
-    assert sorted(os.listdir(path.parent)) == sorted([recent.name, names[2], "t.csv"])
+    with recent.open() as writing, new_file(path.with_name("other.csv")):
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        with new_file(path) as part:
+            part.write_text("x")
+    assert sorted(os.listdir(path.parent)) == sorted(
+        [recent.name, names[2], "other.csv", "t.csv"]
+    )
 
 
 class TestLinkNames:

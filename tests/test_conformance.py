@@ -14,6 +14,7 @@ from vwkit.builtin.lloyd import Lloyd
 from vwkit.builtin.pixels import Pixels
 from vwkit.builtin.pq import PQ
 from vwkit.builtin.readers import READERS
+from vwkit.builtin.sharded import Sharded
 from vwkit.builtin.transforms import PCA, L2Norm, RootSift
 from vwkit.builtin.vlad import Vlad
 from vwkit.builtin.vocabulary import Vocabulary
@@ -35,6 +36,18 @@ class TestExact(IndexTests):
 
 class TestInverted(IndexTests):
     backend = Inverted
+
+
+class TestSharded(IndexTests):
+    backend = Sharded
+    params = {"shards": 3}
+
+
+class TestShardedOfSparse(IndexTests):
+    """Shards of so few rows that adding begins new ones."""
+
+    backend = Sharded
+    params = {"index": {"use": "inverted"}, "rows_per_shard": 17}
 
 
 class TestLloyd(ClustererTests):

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 import vwkit
 from tests.helpers import dump, tree
+from vwkit.cli.signals import stopping
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "SIGKILL"), reason="kill-safety is promised on Linux and macOS"
@@ -46,7 +48,7 @@ def result(work, out):
     return {**tree(out, skip=(".run", "manifest.json", "report.html")), **tree(work / "v")}
 
 
-@pytest.mark.parametrize(("seed", "number"), [(1, "SIGKILL"), (2, "SIGKILL"), (3, "SIGTERM")])
+@pytest.mark.parametrize(("seed", "number"), [(1, "SIGKILL"), (2, "SIGINT"), (3, "SIGTERM")])
 def test_killed_and_resumed(work, seed, number):
     started = time.monotonic()
     subprocess.run(command("whole"), cwd=work, env=environment(work, "a"), check=True)
@@ -65,7 +67,7 @@ def test_killed_and_resumed(work, seed, number):
         process.send_signal(getattr(signal, number))
         status = process.wait(30)
         # 0: it was done before the signal came; minus the signal: Python was still starting.
-        assert status in (0, -getattr(signal, number), 130 if number == "SIGTERM" else 0)
+        assert status in (0, -getattr(signal, number), 0 if number == "SIGKILL" else 130)
     done = subprocess.run(
         command("cut", "--resume"),
         cwd=work,
@@ -76,3 +78,51 @@ def test_killed_and_resumed(work, seed, number):
     )
     assert done.returncode == 0, done.stderr
     assert result(work, work / "cut") == expected
+
+
+DEAF = """
+import os, signal, sys, threading
+from vwkit.cli.signals import stopping
+
+stop, never = threading.Event(), threading.Lock()
+never.acquire()
+with stopping(stop, "told", grace=eval(sys.argv[1])):
+    for name in sys.argv[2:]:
+        os.kill(os.getpid(), getattr(signal, name))
+        if name != sys.argv[-1]:
+            stop.wait(30)
+    never.acquire()  # as in a library that does not come back
+"""
+
+
+@pytest.mark.parametrize(
+    ("grace", "signals"),
+    [("0.1", ["SIGINT"]), ("0.1", ["SIGTERM"]), ("None", ["SIGINT", "SIGTERM"]), ("1e6", ["SIGTERM", "SIGINT"])],
+)  # fmt: skip
+def test_work_that_does_not_listen_is_left_all_the_same(grace, signals):
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF, grace, *signals],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    assert done.stderr.splitlines() == [
+        "told",
+        "interrupted; what was recorded is kept, run again with --resume to continue",
+    ]
+
+
+def test_work_that_listens_ends_by_itself(capsys):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop = threading.Event()
+    with stopping(stop, "told", grace=1e6):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(30)
+    assert {number: signal.getsignal(number) for number in before} == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert not [one for one in threading.enumerate() if one.name == "vwkit-signals"]
+    assert capsys.readouterr().err == "told\n"
+    with pytest.raises(KeyboardInterrupt):  # as ever
+        signal.raise_signal(signal.SIGINT)

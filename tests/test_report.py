@@ -195,7 +195,7 @@ def test_report_of_images_shows_searches_words_scores_and_stages(tmp_path):
     run = run_of(tmp_path, bag(tmp_path))
     page = read(run.folder / "report.html")
     assert page.headings == [
-        "Search", "Scores", "What the words look like", "Words", "Learning", "Stages",
+        "Search", "Scores", "What the words look like", "Words", "Learning", "Stages", "Accounts",
         "To repeat it",
     ]  # fmt: skip
     assert f"mAP {run.scores['mAP']:.3f} 12 queries" in page.words
@@ -321,7 +321,7 @@ def test_images_without_an_index_are_shown(tmp_path):
     spec = bag(tmp_path, featurizer={"use": "mean-colour"})
     del spec["index"], spec["evaluate"]
     page = read(run_of(tmp_path, spec).folder / "report.html")
-    assert page.headings == ["Images", "Stages", "To repeat it"]
+    assert page.headings == ["Images", "Stages", "Accounts", "To repeat it"]
     assert [image["alt"] for image in page.all("img")] == [
         f"g{g}/c{c}.png" for g in range(4) for c in range(3)
     ]

@@ -77,10 +77,10 @@ run: {memory: lots}
         ),
         ({"vectors": {"path": "x.bvecs", "use": "pixels"}}, "reads images"),
         ({"vectors": {"path": "x.bvecs", "counts": "photos"}}, "needs images too"),
-        ({"vectors": ["x"]}, "a mapping with path is needed"),
+        ({"vectors": ["x"]}, "a mapping with path or url is needed"),
         ({"vectors": {"path": "x.bvecs"}, "clusterer": {"k": 3}}, "needs use"),
         ({"vectors": {"path": "x.bvecs"}, "clusterer": "lloyd"}, "a mapping with use is needed"),
-        ({"vectors": {"path": "x.bvecs"}, "run": {"executor": "dsk"}}, "must be threads"),
+        ({"vectors": {"path": "x.bvecs"}, "run": {"executor": "dsk"}}, "run.executor: no executor is named 'dsk'"),
         ({"vectors": {"path": "x.bvecs"}, "run": {"on_error": "ignore"}}, "must be skip or stop"),
         (
             {"vectors": {"path": "x.bvecs"}, "transform": {"use": "l2-norm", "train_rows": 0}},

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Backend": "base",
     "Clusterer": "clusterer",
+    "Executor": "around",
     "Features": "types",
     "Featurizer": "featurizer",
     "Field": "base",
@@ -45,7 +46,7 @@ _HOMES = {
 }
 # Errors and warnings are part of the package's face too.
 _ERRORS = (
-    "ArtifactError", "BackendError", "CacheWarning", "DataError", "FewDistinctRows",
+    "ArtifactError", "BackendError", "CacheWarning", "CheckpointWarning", "DataError", "FewDistinctRows",
     "FormatError", "ImageError", "Interrupted", "NotFittedError", "ParameterError",
     "PluginError", "PluginWarning", "RunError", "ShapeError", "SkippedItems", "SpecError",
     "UnknownNameError", "UnsupportedError", "VwkitError",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from vwkit.api import backends as backends
     from vwkit.api import read as read
     from vwkit.api import write as write
+    from vwkit.around import Executor as Executor
     from vwkit.base import Backend as Backend
     from vwkit.base import Field as Field
     from vwkit.base import Nested as Nested
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from vwkit.errors import ArtifactError as ArtifactError
     from vwkit.errors import BackendError as BackendError
     from vwkit.errors import CacheWarning as CacheWarning
+    from vwkit.errors import CheckpointWarning as CheckpointWarning
     from vwkit.errors import DataError as DataError
     from vwkit.errors import FewDistinctRows as FewDistinctRows
     from vwkit.errors import FormatError as FormatError

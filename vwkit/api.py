@@ -44,9 +44,10 @@ def read(path: str | Path, format: str | None = None) -> Stream:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         ``.fvecs``, ``.ivecs``, ``.bvecs`` (also ``.gz``), ``.npy``, ``.fbin``, ``.u8bin`` or the
-        Oxford5k binary.
+        Oxford5k binary. Text that begins like a URL (``s3://…``, ``https://…``) is read from
+        there, in parts, through fsspec; it takes ``pip install 'vwkit[remote]'``.
     format : str, optional
         Its format, where the name does not tell.
 
@@ -54,8 +55,10 @@ def read(path: str | Path, format: str | None = None) -> Stream:
     ------
     FormatError
         Unknown format, or truncated; the text names file and row.
+    DataError
+        A URL cannot be reached, or there is no such file.
     """
-    return open_stream(Path(path), format)
+    return open_stream(path, format)
 
 
 def write(path: str | Path, vectors: Any) -> int:

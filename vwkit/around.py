@@ -1,10 +1,11 @@
-"""The roles around the data path: outputs, evaluators, rerankers, apps.
+"""The roles around the data path: outputs, evaluators, rerankers, apps, executors.
 
 They are backends like all others (fields, schema, errors, hook), but see a whole run.
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,11 +13,12 @@ from vwkit.base import Backend, Field
 from vwkit.types import Positive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
+    from vwkit.jobs import Chunks, Job, Kernel
     from vwkit.types import Features, Matches
 
-__all__ = ["App", "Evaluator", "Output", "Reranker"]
+__all__ = ["App", "Evaluator", "Executor", "Output", "Reranker"]
 
 
 class Output(Backend):
@@ -47,6 +49,17 @@ class Output(Backend):
         """
         self._write(run, self.path)
         return self.path
+
+    def _rows(self, run: Any) -> tuple[str, int] | None:
+        """Return what the files hold one of for each row of the run, and how many: ("words", 1200).
+
+        None where they hold no rows. Then `_rows_written` is compared with it.
+        """
+        return None
+
+    def _rows_written(self, path: Path) -> int | None:
+        """Return how many rows the files at `path` hold, counted there; None where they hold none."""
+        return None
 
     def _objection(self, spec: Any) -> str | None:
         """Say why a spec, whose slots are checked, gives nothing that this output can write."""
@@ -93,6 +106,57 @@ class App(Backend):
             It cannot begin: the address is in use, say.
         """
         raise NotImplementedError(f"{type(self).__name__} must define _serve")
+
+
+class Executor(Backend):
+    """Computes the chunks of a run: here, or on other machines. An author writes `_map`."""
+
+    role: ClassVar[str] = "executor"
+    #: Whether chunks are computed in other processes; what they need is pickled then.
+    distributed: ClassVar[bool] = False
+
+    def _needs_fit(self) -> bool:
+        return False
+
+    def _begin(self, job: Job) -> None:
+        """Get ready for a run with the budgets of a job: begin workers, connect.
+
+        Raises
+        ------
+        RunError
+            It cannot begin: nobody answers at the address, say.
+        """
+
+    def _end(self) -> None:
+        """Let go of everything; called once after `_begin`, however the run ended."""
+
+    def _map(self, kernel: Kernel, chunks: Chunks, arrays: Mapping[str, Any]) -> Iterator[Any]:
+        """Yield ``kernel(*chunk, **arrays)`` for each chunk, in order.
+
+        Parameters
+        ----------
+        kernel : callable
+            A module-level function.
+        chunks : Chunks
+            Tuples of arrays, to iterate over; or `reader` and `spans`, to have rows read where they
+            are computed. With ``chunks.combine`` results may be added up before they are yielded.
+        arrays : dict
+            The same for each call, such as the centers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define _map")
+
+    def map(self, kernel: Kernel, chunks: Any, arrays: Mapping[str, Any]) -> Iterator[Any]:
+        """Yield ``kernel(*chunk, **arrays)`` for each chunk, in order; see `vwkit.Job.map`."""
+        return self._map(kernel, chunks, arrays)
+
+    @contextlib.contextmanager
+    def ready(self, job: Job) -> Iterator[None]:
+        """Be ready for work within a ``with`` block."""
+        self._begin(job)
+        try:
+            yield
+        finally:
+            self._end()
 
 
 class Reranker(Backend):

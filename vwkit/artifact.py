@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import numpy as np
 
 from vwkit.errors import ArtifactError
 from vwkit.hashing import file_sha256
+from vwkit.leftovers import part_file, part_folder
 from vwkit.types import Array
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "is_artifact",
     "open_artifact",
     "write_artifact",
+    "writing",
 ]
 
 FORMAT = 1
@@ -71,7 +72,7 @@ class Draft:
     def array(self, name: str, array: Array) -> None:
         """Add one array as a ``.npy`` file."""
         part = self.folder / f"{name}.part"
-        with _writing(self.target):
+        with writing(self.target):
             with part.open("wb") as file:
                 np.save(file, np.asarray(array), allow_pickle=False)
             final = self._named(part, name, ".npy")
@@ -82,10 +83,26 @@ class Draft:
         self._growing.append(Growing(self, name, dim, np.dtype(dtype)))
         return self._growing[-1]
 
+    def take(self, path: Path, name: str, *, link: bool = False) -> None:
+        """Add a finished ``.npy`` file; with `link` it also stays where it is."""
+        with writing(self.target):
+            digest = _synced(path)
+            final = self.folder / f"{name}-{digest[:16]}.npy"
+            self.files[final.name] = {"sha256": digest, "bytes": path.stat().st_size}
+            try:
+                if link:
+                    os.link(path, final)
+                else:
+                    path.rename(final)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(path, final)
+                _synced(final)
+        self.manifest.setdefault("arrays", {})[name] = final.name
+
     def native(self, save: Callable[[Path], None]) -> None:
         """Let a library write its own files into an empty folder."""
         part = self.folder / "native.part"
-        with _writing(self.target):
+        with writing(self.target):
             part.mkdir()
             save(part)
             inside = sorted(path for path in part.rglob("*") if path.is_file())
@@ -104,7 +121,7 @@ class Draft:
         """Add another artifact as a subfolder."""
         part = self.folder / f"{name}.part"
         save(part)
-        with _writing(self.target):
+        with writing(self.target):
             digest = file_sha256(part / MANIFEST)
             final = f"{name}-{digest[:16]}"
             part.rename(self.folder / final)
@@ -129,7 +146,7 @@ class Growing:
         self._dtype = dtype
         self._path = draft.folder / f"{name}.part"
         self.rows = 0
-        with _writing(draft.target):
+        with writing(draft.target):
             self._file = self._path.open("wb")
             self._header()
 
@@ -145,13 +162,13 @@ class Growing:
 
     def append(self, rows: Array) -> None:
         """Write (n,) or (n, dim) rows behind those written."""
-        with _writing(self._draft.target):
+        with writing(self._draft.target):
             self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self.rows += len(rows)
 
     def close(self) -> None:
         """Finish the file and put it into the draft."""
-        with _writing(self._draft.target):
+        with writing(self._draft.target):
             self._file.flush()
             self._header()
             self._file.close()
@@ -176,7 +193,7 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
         `folder` holds something else, or its parent cannot be written.
     """
     folder = Path(folder)
-    with _writing(folder):
+    with writing(folder):
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"{folder}: a file is in the way of the folder to write")
         if folder.is_dir() and not is_artifact(folder) and any(folder.iterdir()):
@@ -184,12 +201,12 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
                 f"{folder}: the folder holds files that are not a vwkit artifact; "
                 "nothing was overwritten, name another folder"
             )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(".part", f".{folder.name}.", folder.parent))
+        parts = contextlib.ExitStack()
+        part = parts.enter_context(part_folder(folder))
     draft = Draft(part, {"format": FORMAT, **manifest}, folder)
     try:
         yield draft
-        with _writing(folder):
+        with writing(folder):
             part.chmod(0o777 & ~_umask())
             draft.manifest["files"] = dict(sorted(draft.files.items()))
             plain = json.loads(json.dumps(draft.manifest))  # as it will be read
@@ -201,11 +218,11 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
         for growing in draft._growing:  # left open by an error
             with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
                 growing._file.close()
-        shutil.rmtree(part, ignore_errors=True)
+        parts.close()
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Turn what the system says (no space, no permission, …) into one clear error."""
     try:
         yield
@@ -238,17 +255,12 @@ def change_params(folder: str | Path, values: Mapping[str, Any]) -> None:
         return
     plain.pop("sha256")
     plain["sha256"] = _own_sha256(plain)
-    with _writing(folder):
-        handle, name = tempfile.mkstemp(".part", f".{MANIFEST}.", folder)
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(_text(plain))
+    with writing(folder):
+        with part_file(folder / MANIFEST) as part:
+            part.write_text(_text(plain), encoding="utf-8")
             part.chmod(0o666 & ~_umask())
             _synced(part)
             part.replace(folder / MANIFEST)
-        finally:
-            part.unlink(missing_ok=True)
         _sync_folder(folder)
 
 
@@ -350,7 +362,8 @@ class Artifact:
             # A map is checked against the file's size: a header may claim any shape.
             array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # whatever a made-up header leads to
-            raise ArtifactError(f"{path}: not a readable array: {error}") from None
+            said = " ".join(str(error).split())[:200]
+            raise ArtifactError(f"{path}: not a readable array: {said}") from None
         return array if array.nbytes >= _MAPPED_FROM else np.array(array, order="K")
 
     @property
@@ -400,8 +413,25 @@ def _open(folder: Path) -> Artifact:
         path = _inside(folder, entry["folder"]) / MANIFEST
         if path.is_symlink() or not path.is_file() or file_sha256(path) != entry["sha256"]:
             raise ArtifactError(f"{path}: missing or changed; {folder} is damaged, make it again")
+    if manifest.get("native"):
+        _check_native(folder, manifest["native"], manifest["files"])
     _remove_stale(folder, _STALE_SECONDS)
     return Artifact(folder, manifest)
+
+
+def _check_native(folder: Path, native: str, named: Mapping[str, Any]) -> None:
+    """Refuse what a library might read though the manifest does not name it."""
+    home = folder / native
+    strange = [home] if home.is_symlink() else []
+    if not strange:
+        strange = [
+            path
+            for path in home.rglob("*")
+            if path.relative_to(folder).as_posix() not in named
+            and (path.is_symlink() or (path.is_file() and not path.name.startswith(".")))
+        ]
+    if strange:
+        raise ArtifactError(f"{strange[0]}: not named in the manifest of {folder}; refused")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

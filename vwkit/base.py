@@ -13,6 +13,7 @@ import difflib
 import importlib.metadata
 import inspect
 import sys
+import tempfile
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -35,10 +36,13 @@ from vwkit.errors import (
     VwkitError,
 )
 from vwkit.plugins import a_role, registry
+from vwkit.restoring import check_names, whole
 from vwkit.types import Array
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from vwkit.estimates import Estimate
 
 __all__ = ["Backend", "Field", "Nested", "Parameter", "backend", "create", "load"]
 
@@ -199,9 +203,9 @@ def _from_lists(value: Any) -> Any:
 _ABILITIES = frozenset(
     {
         "batch_invariant", "batch_size", "choose", "compiled", "consumes", "deterministic", "distance_error", "dtypes",
-        "exact", "fixed_k", "has_centers", "hierarchical", "label_agreement", "late", "library", "license",
-        "local", "metrics", "name", "requires", "revision", "role", "streams", "structure",
-        "supports_add", "supports_filter", "supports_predict", "supports_remove",
+        "exact", "fixed_k", "frees_removed", "has_centers", "hierarchical", "label_agreement", "late", "late_through",
+        "library", "license", "local", "memory_mapped", "metrics", "name", "requires", "revision", "role", "streams", "structure",
+        "supports_add", "supports_compact", "supports_filter", "supports_predict", "supports_remove",
         "supports_sparse", "supports_weights", "thread_safe", "trainable",
     }
 )  # fmt: skip
@@ -319,6 +323,8 @@ class Backend:
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     #: Fields that do not change what is fitted; they may be set later and at search time.
     late: ClassVar[frozenset[str]] = frozenset()
+    #: Nested fields whose late parameters are late here too: nothing is fitted with them.
+    late_through: ClassVar[frozenset[str]] = frozenset()
     #: Raised by one when the same parameters begin to give other results.
     revision: ClassVar[int] = 1
     #: The distribution of the wrapped library; its version is part of the cache's key.
@@ -464,6 +470,20 @@ class Backend:
         )
         return f"{type(self).__name__}({shown})"
 
+    # Copies
+
+    def __copy__(self) -> Self:
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process: as the files that `save` writes, or as parameters."""
+        if self._fitted:
+            return _unpacked, (type(self), packed_files(self.save))
+        values = {key: getattr(self, one.attribute) for key, one in self.parameters().items()}
+        return _made, (type(self), values)
+
     # Fitted state
 
     def _need_fitted(self, method: str = "fit") -> None:
@@ -499,6 +519,8 @@ class Backend:
 
     def _restore(self, state: dict[str, Array]) -> None:
         """Take back what `_state` returned."""
+        fields = getattr(type(self), "__dataclass_fields__", {})
+        check_names(type(self), state, _CORE_STATE.union(fields))
         for name, array in state.items():
             value: Any = array.item() if array.ndim == 0 else array
             setattr(self, name, value)
@@ -509,12 +531,32 @@ class Backend:
     def _load(self, folder: Path) -> None:
         """Read what `_save` wrote; the files have passed their checksums."""
 
+    def _check_restored(self) -> None:
+        """Look at what was taken back, before anything is computed with it.
+
+        Raises
+        ------
+        ArtifactError
+        """
+
     def _core_state(self) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return what the role itself must remember: plain data and arrays."""
         return {}, {}
 
     def _restore_core(self, plain: dict[str, Any], arrays: dict[str, Array]) -> None:
         """Take back what `_core_state` returned."""
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate | None:
+        """Say what fitting or building on (rows, dim) numbers takes, for `vwkit plan`.
+
+        None means that it is not known: then two small fits are measured, and time and memory are
+        taken to grow with the rows. Budgets are those of `vwkit.job`.
+        """
+        return None
+
+    def _row_work(self, dim: int) -> float:
+        """Say what one row costs when what was fitted is used, in units proportional to time."""
+        return 1.0
 
     def _children(self) -> dict[str, Backend]:
         """Return nested backends that were fitted, by field name; they are saved with this."""
@@ -524,6 +566,11 @@ class Backend:
             if parameter.nested and isinstance(value, Backend):
                 found[name] = value
         return found
+
+    @classmethod
+    def _open_child(cls, name: str, folder: Path) -> Any:
+        """Open what was saved nested; a class that holds many of them may put it off."""
+        return load(folder)
 
     def _needs_fit(self) -> bool:
         """Tell whether there is anything to fit before use; a stateless one may be saved as is."""
@@ -580,31 +627,62 @@ class Backend:
     def _open(cls, artifact: Artifact) -> Self:
         manifest = artifact.manifest
         arrays = artifact.arrays()
+        _refuse_paths(cls, manifest["params"])
         params = {**manifest["params"], **_pop(arrays, "param.")}
         core = _pop(arrays, "core.")
-        kept = {}
+        kept: dict[str, Any] = {}
         for name in manifest.get("children", {}):
-            child = load(cast("Path", artifact.child(name)))
+            child = cls._open_child(name, cast("Path", artifact.child(name)))
             if name in cls.parameters():
                 params[name] = child
-            else:
+            elif getattr(cls, f"_{name}", None) is None:
                 kept[f"_{name}"] = child
+            else:
+                raise ArtifactError(f"it has no place for a {name}; damaged, make it again")
         self = cls(**params)
         vars(self).update(kept)
         identity = manifest.get("identity") or {}
-        self._dim, self._kind = identity.get("dim"), identity.get("kind")
+        dim, kind = identity.get("dim"), identity.get("kind")
+        self._dim = None if dim is None else whole("dim", dim)
+        self._kind = None if kind is None else str(kind)
         self._restore_core(manifest.get("core") or {}, core)
         if manifest.get("fitted"):
             native = artifact.native
+            if (native is None) == (cls._save is not Backend._save):
+                raise ArtifactError("it lacks the files of its kind; damaged, make it again")
             if native is not None:
                 self._load(native)
             else:
                 self._restore(arrays)
+            self._check_restored()
             self._fitted = True
         return self
 
 
 _CORE_STATE = frozenset({"_fitted", "_dim", "_kind", "_lock", "_ids", "_fingerprint", "_identity"})
+
+
+def _refuse_paths(cls: type[Backend], params: Mapping[str, Any]) -> None:
+    """Refuse a manifest that names folders for nested backends: they lie in the artifact, or are new.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    for name, parameter in cls.parameters().items():
+        if not parameter.nested:
+            continue
+        value = params.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str):
+                raise ArtifactError(
+                    f"its parameter {name} names a path, {one[:80]!r}; an artifact holds what it "
+                    "needs, so it is damaged or a stranger's: make it again"
+                )
+            if isinstance(one, Mapping):
+                for role in parameter.nested:
+                    for entry in registry().entries.get((role, str(one.get("use"))), []):
+                        _refuse_paths(entry.cls, one)
 
 
 def library_version(library: str | None) -> str | None:
@@ -614,6 +692,31 @@ def library_version(library: str | None) -> str | None:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"{library} {importlib.metadata.version(library)}"
     return None
+
+
+def packed_files(save: Callable[[Path], Any]) -> dict[str, bytes]:
+    """Return the files of what `save` writes to a folder, by their paths in it."""
+    with tempfile.TemporaryDirectory(prefix="vwkit-") as name:
+        folder = Path(name) / "packed"
+        save(folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def _unpacked(cls: type[Backend], files: Mapping[str, bytes]) -> Backend:
+    with tempfile.TemporaryDirectory(prefix="vwkit-") as name:
+        for path, content in files.items():
+            target = Path(name) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        artifact = open_artifact(name)
+        made = cls._open(artifact)
+        made._fingerprint = artifact.fingerprint
+        return made
+
+
+def _made(cls: type[Backend], values: Mapping[str, Any]) -> Backend:
+    return cls(**values)
 
 
 def create(role: str, name: str, **params: Any) -> Backend:
@@ -673,9 +776,8 @@ def load(folder: str | Path) -> Any:
             raise ArtifactError(f"{folder}: {error}") from None
         raise
     except Exception as error:
-        raise ArtifactError(
-            f"{folder}: {name} cannot read what was saved: {type(error).__name__}: {error}"
-        ) from error
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise ArtifactError(f"{folder}: {name} cannot read what was saved: {said}") from error
     return opened
 
 

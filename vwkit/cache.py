@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from vwkit.artifact import open_artifact
+from vwkit.checkpoints import read_archive
 from vwkit.errors import ArtifactError, CacheWarning
 from vwkit.hashing import file_sha256
 from vwkit.types import Array
@@ -57,7 +58,7 @@ class Entry:
     Attributes
     ----------
     kind : str
-        ``stages`` or ``features``.
+        ``stages``, ``features`` or ``files``.
     path : Path
     size : int
         Bytes.
@@ -145,6 +146,10 @@ class Cache:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
+    def drop(self, key: str) -> None:
+        """Remove a stage."""
+        shutil.rmtree(self._stage(key), ignore_errors=True)
+
     # Features of one image
 
     def _features(self, featurizer: str, image: str) -> Path:
@@ -153,16 +158,11 @@ class Cache:
     def features(self, featurizer: str, image: str) -> dict[str, Array] | None:
         """Return the arrays kept for an image under a featurizer's key."""
         path = self._features(featurizer, image)
-        try:
-            # The archive's CRC covers every array as it is read.
-            with np.load(path, allow_pickle=False) as saved:
-                return {name: saved[name] for name in saved.files}
-        except FileNotFoundError:
-            return None
-        except Exception:
+        found = read_archive(path)
+        if found is None:  # not there, or damaged
             with contextlib.suppress(OSError):
                 path.unlink()
-            return None
+        return found
 
     def keep_features(self, featurizer: str, image: str, arrays: Mapping[str, Array]) -> None:
         """Keep the arrays of an image."""
@@ -185,24 +185,30 @@ class Cache:
 
     def file_key(self, path: Path) -> str:
         """Return the SHA-256 of a file's content, remembered by path, size, mtime and inode."""
-        status = path.stat()
-        # A name that is not UTF-8 holds lone surrogates, which the database does not take.
-        name = str(path.absolute()).encode("utf-8", "backslashreplace").decode()
-        row = (name, status.st_size, status.st_mtime_ns, status.st_ino)
-        database = self._database()
-        if database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                found = database.execute(
-                    "SELECT hash FROM files WHERE path=? AND size=? AND mtime=? AND inode=?", row
-                ).fetchone()
-                if found:
-                    return str(found[0])
+        known = self.remembered(path)
+        if known is not None:
+            return known
+        status, database = path.stat(), self._database()
+        row = _row_of(path, status)
         digest = file_sha256(path)
         # A file written a moment ago may change again within the clock's grain.
         if database is not None and time.time_ns() - status.st_mtime_ns > 2_000_000_000:
             with contextlib.suppress(sqlite3.Error):
                 database.execute("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?)", (*row, digest))
         return digest
+
+    def remembered(self, path: Path) -> str | None:
+        """Return what `file_key` would, if that is known without reading the file."""
+        database = self._database()
+        if database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                found = database.execute(
+                    "SELECT hash FROM files WHERE path=? AND size=? AND mtime=? AND inode=?",
+                    _row_of(path, path.stat()),
+                ).fetchone()
+                if found:
+                    return str(found[0])
+        return None
 
     def _database(self) -> sqlite3.Connection | None:
         if self._hashes is None and self.writable:
@@ -238,6 +244,11 @@ class Cache:
             if path.is_dir():
                 size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
                 found.append(Entry("stages", path, size, path.stat().st_mtime))
+        for path in self.folder.glob("files/*"):
+            # Fetched from a URL: the file is in a folder that is called by its hash.
+            if path.is_dir():
+                size = sum(file.stat().st_size for file in path.iterdir())
+                found.append(Entry("files", path, size, path.stat().st_mtime))
         for path in self.folder.glob("features/*/??/*.npz"):
             status = path.stat()
             found.append(Entry("features", path, status.st_size, status.st_mtime))
@@ -261,3 +272,9 @@ class Cache:
                 entry.path.unlink(missing_ok=True)
             freed += entry.size
         return freed
+
+
+def _row_of(path: Path, status: os.stat_result) -> tuple[str, int, int, int]:
+    # A name that is not UTF-8 holds lone surrogates, which the database does not take.
+    name = str(path.absolute()).encode("utf-8", "backslashreplace").decode()
+    return name, status.st_size, status.st_mtime_ns, status.st_ino

@@ -19,7 +19,8 @@ from vwkit.spec import KEYS
 __all__ = ["catalog", "describe", "schema"]
 
 _ABILITIES = (
-    "metrics", "exact", "supports_add", "supports_remove", "supports_filter", "supports_sparse",
+    "metrics", "exact", "supports_add", "supports_remove", "supports_compact", "frees_removed",
+    "memory_mapped", "supports_filter", "supports_sparse",
     "thread_safe", "distance_error", "consumes", "supports_predict", "supports_weights",
     "has_centers", "fixed_k", "hierarchical", "label_agreement", "structure", "local", "trainable",
     "batch_invariant", "streams", "dtypes", "deterministic",
@@ -194,21 +195,25 @@ def schema() -> dict[str, Any]:
             **_object(
                 {
                     "path": _TEXT,
+                    "url": _TEXT,
+                    "sha256": _TEXT,
                     "use": _TEXT,
                     "images": _TEXT,
                     "counts": _TEXT,
                     "limit": _COUNT,
                     "sample": _COUNT,
                 },
-                ["path"],
+                [],
             ),
+            "oneOf": [{"required": ["path"]}, {"required": ["url"]}],
             "additionalProperties": True,
         },
         "run": _object(
             {
                 "memory": {"type": ["string", "integer"]},
                 "threads": _COUNT,
-                "executor": {"const": "threads"},
+                "executor": {"anyOf": [_TEXT, {"$ref": "#/$defs/executor"}]},
+                "scheduler": _TEXT,
                 "on_error": {"enum": ["skip", "stop"]},
             },
             [],

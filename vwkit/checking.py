@@ -16,9 +16,12 @@ from typing import Any, Literal, get_args, get_origin
 from vwkit.base import Parameter, create
 from vwkit.errors import ParameterError, Problem, SpecError, VwkitError, dotted
 from vwkit.featurizer import Reader
+from vwkit.fetching import is_sha256
+from vwkit.formats.remote import is_url, local_of_url, secret_in
 from vwkit.hashing import derive_seed
 from vwkit.metadata import format_of
 from vwkit.plugins import registry
+from vwkit.remote import UrlFile
 from vwkit.rules import KeyPath, check_rules
 from vwkit.source import Source
 from vwkit.spec import (
@@ -42,9 +45,9 @@ _URL_KEYS = (
     "urls", "url_field", "id_field", "fields", "cache", "limit", "sample", "parallel", "per_host",
     "timeout", "max_bytes", "retries", "retry", "allow_private",
 )  # fmt: skip
-_VECTOR_KEYS = ("path", "use", "images", "counts", "limit", "sample")
-_RUN_KEYS = ("memory", "threads", "executor", "on_error")
-_TRAIN_KEYS = ("path", "images", "rows")
+_VECTOR_KEYS = ("path", "url", "sha256", "use", "images", "counts", "limit", "sample")
+_RUN_KEYS = ("memory", "threads", "executor", "scheduler", "on_error")
+_TRAIN_KEYS = ("path", "url", "sha256", "images", "rows")
 
 # Where a path is wanted, a backend may take this, too.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -234,7 +237,7 @@ class _Checker:
 
     def _vectors(self, value: Any) -> VectorsSource | None:
         path: KeyPath = ("vectors",)
-        if not self._mapping(path, value, "a mapping with path"):
+        if not self._mapping(path, value, "a mapping with path or url"):
             return None
         reader = None
         known: tuple[str, ...] = _VECTOR_KEYS
@@ -250,7 +253,7 @@ class _Checker:
                 self.problem((*path, "use"), f"{name} reads images, not descriptor files")
                 reader = None
         self._unknown_keys(path, value, known, "vectors")
-        file = self._path(path, value, "path", must_exist=True)
+        file = self._file(path, value, required=True)
         images = self._path(path, value, "images", must_exist=True, required=False)
         counts = self._path(path, value, "counts", must_exist=True, required=False)
         if counts is not None and images is None:
@@ -265,6 +268,43 @@ class _Checker:
         if not file:
             return None
         return VectorsSource(file, reader, images, counts, limit, sample)
+
+    def _file(
+        self, path: KeyPath, value: Mapping[str, Any], *, required: bool
+    ) -> Path | UrlFile | None:
+        """Read ``path``, or ``url`` with or without ``sha256``."""
+        url, sha256 = value.get("url"), value.get("sha256")
+        if url is None:
+            if sha256 is not None:
+                self.problem((*path, "sha256"), "belongs to a url; a path is read as it is")
+            if is_url(value.get("path")):
+                self.problem((*path, "path"), "is a URL: write it as url instead of path")
+                return None
+            if required and "path" not in value:
+                self.problem(path, "needs path or url")
+                return None
+            return self._path(path, value, "path", must_exist=True, required=False)
+        told = len(self.problems)
+        if "path" in value:
+            self.problem((*path, "path"), "path or url, not both")
+        if not is_url(url):
+            self.problem(
+                (*path, "url"), f"must be a URL such as s3://bucket/base.bvecs; got {url!r}"
+            )
+        elif (secret := secret_in(url)) is not None:
+            self.problem(
+                (*path, "url"),
+                f"holds a secret ({secret}), which a run would write down; log in by the "
+                "configuration or the environment variables of fsspec instead",
+            )
+        elif (local := local_of_url(url)) is not None:
+            if not local.is_absolute():
+                self.problem((*path, "url"), f"{url} needs an absolute path; or use the key path")
+            elif not local.exists():
+                self.problem((*path, "url"), f"no such file or folder: {local}")
+        if sha256 is not None and not (isinstance(sha256, str) and is_sha256(sha256)):
+            self.problem((*path, "sha256"), f"must be 64 hexadecimal digits; got {sha256!r}")
+        return None if len(self.problems) > told else UrlFile(url, sha256)
 
     # Slots
 
@@ -359,10 +399,10 @@ class _Checker:
             rows = self._whole(path, {key: value}, key, None, least=1)
             self.trains[slot] = Train(held.path, held.images, rows)
             return
-        if not self._mapping(where, value, "a mapping with path, images or rows"):
+        if not self._mapping(where, value, "a mapping with path, url, images or rows"):
             return
         self._unknown_keys(where, value, _TRAIN_KEYS, "train")
-        file = self._path(where, value, "path", must_exist=True, required=False)
+        file = self._file(where, value, required=False)
         images = None
         if "images" in value:
             given = value["images"]
@@ -370,7 +410,7 @@ class _Checker:
                 {"path": given} if isinstance(given, str) else given, (*where, "images")
             )
         if file is not None and images is not None:
-            self.problem(where, "path or images, not both")
+            self.problem(where, f"{'path' if 'path' in value else 'url'} or images, not both")
         rows = self._whole(where, value, "rows", held.rows, least=1)
         self.trains[slot] = Train(file, images, rows)
 
@@ -388,13 +428,34 @@ class _Checker:
             except ParameterError as error:
                 self.problem((*path, "memory"), str(error))
         threads = self._whole(path, value, "threads", None, least=1)
-        executor = value.get("executor", "threads")
-        if executor != "threads":
-            self.problem((*path, "executor"), f"must be threads; got {executor!r}")
+        executor = self._executor(value, path)
         on_error = value.get("on_error", "skip")
         if on_error not in ("skip", "stop"):
             self.problem((*path, "on_error"), f"must be skip or stop; got {on_error!r}")
-        return RunSettings(memory, threads, "threads", on_error)
+        return RunSettings(memory, threads, executor, on_error)
+
+    def _executor(self, value: Mapping[str, Any], path: KeyPath) -> Any:
+        """Read ``executor: dask``, ``executor: {use: dask, …}``, and ``scheduler:`` beside them."""
+        given = value.get("executor")
+        where: KeyPath = (*path, "executor")
+        if given is None:
+            if "scheduler" in value:
+                self.problem((*path, "scheduler"), "needs executor: dask beside it")
+            return None
+        slot = {"use": given} if isinstance(given, str) else given
+        if isinstance(slot, Mapping) and "scheduler" in value:
+            if "scheduler" in slot:
+                self.problem((*path, "scheduler"), "is given in executor, too; once is enough")
+            slot = {**slot, "scheduler": value["scheduler"]}
+        before = len(self.problems)
+        made = self._slot_of("executor", where, slot)
+        for i, problem in enumerate(self.problems[before:], before):  # where it was written
+            last = problem.path[-1]
+            if last == "use" and isinstance(given, str):
+                self.problems[i] = Problem(where, problem.message)
+            elif last == "scheduler" and "scheduler" in value:
+                self.problems[i] = Problem((*path, "scheduler"), problem.message)
+        return made
 
     # Small checks
 
@@ -469,7 +530,12 @@ class _Checker:
             self.problem((*path, key), f"must be a path; got {given!r}")
             return None
         found = self._absolute((*path, key), str(given))
-        if must_exist and not found.exists():
+        try:
+            there = not must_exist or found.exists()
+        except OSError as error:  # a name that is too long, say
+            self.problem((*path, key), f"{found} cannot be a path here: {error.strerror}")
+            return None
+        if not there:
             self.problem((*path, key), f"no such file or folder: {found}")
             return None
         return found

@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 
 from vwkit.base import Backend
 from vwkit.data import as_weights, dim_of, prepare, rows_of
-from vwkit.errors import BackendError, DataError, FewDistinctRows, UnsupportedError
+from vwkit.errors import (
+    ArtifactError,
+    BackendError,
+    DataError,
+    FewDistinctRows,
+    UnsupportedError,
+    VwkitError,
+)
 from vwkit.jobs import job
 from vwkit.kernels import nearest_rows
 from vwkit.quantizer import Quantizer
+from vwkit.restoring import check_array
 from vwkit.stream import Stream
 from vwkit.types import Array
 
@@ -269,6 +277,39 @@ class Clusterer(Backend):
         super()._restore(state)
         if "objective" in state:
             self.objective = [float(value) for value in state["objective"]]
+
+    def _check_restored(self) -> None:
+        held = vars(self)
+        needed = ["centers"] if self.has_centers and self.supports_predict else []
+        for name in [*needed, "labels", "objective"]:
+            if name not in held and not isinstance(getattr(type(self), name, None), property):
+                raise ArtifactError(f"it lost its {name}; damaged, make it again")
+        if "labels" in held:
+            check_array("labels", self.labels, (None,), "int32", low=-1)
+        objective = held.get("objective", [])
+        if not isinstance(objective, list):
+            check_array("objective", objective, (None,), "fiu")
+        quantizer = held.get("_quantizer")
+        if quantizer is not None:
+            try:
+                self._check_quantizer(quantizer if isinstance(quantizer, Quantizer) else None)
+            except VwkitError as error:
+                raise ArtifactError(f"its quantizer does not fit: {error}") from None
+        elif self.consumes == "codes" and self.supports_predict:
+            raise ArtifactError("it lost its quantizer; damaged, make it again")
+        centers = held.get("centers")
+        if centers is None:
+            return
+        if self.consumes == "codes" and quantizer is not None:
+            limit, wide = quantizer._code_limit() - 1, quantizer._code_columns()
+            check_array("centers", centers, (None, wide), "iu", low=0, high=limit)
+        else:
+            check_array("centers", centers, (None, self._dim), "f", finite=True)
+        k = getattr(self, "k", None)
+        if len(centers) < 1 or (isinstance(k, int) and len(centers) != k):
+            raise ArtifactError(f"it holds {len(centers)} centers for k = {k}; damaged")
+        if "labels" in held and len(self.labels) and int(self.labels.max()) >= len(centers):
+            raise ArtifactError(f"its labels go beyond its {len(centers)} centers; damaged")
 
 
 def threads() -> int:

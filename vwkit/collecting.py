@@ -41,10 +41,13 @@ class Collected:
         In the source's order, rows from 0; skipped ones with their reason.
     counts : dict of str to int
         What a person wants to know: ``fetched`` pictures, ``repeated ids``.
+    beside : dict of str to int
+        What the source holds that is no item: ``ignored`` files, what was ``left out``.
     """
 
     items: list[Item]
     counts: dict[str, int] = field(default_factory=dict)
+    beside: dict[str, int] = field(default_factory=dict)
 
 
 def collect(
@@ -76,6 +79,7 @@ def collect(
     if isinstance(source, UrlsSource):
         with use_job(job().within(stage)):
             return _from_urls(source, seed, on_error)
+    beside: dict[str, int] = {}
     items = find_images(
         source.path,
         source.pattern,
@@ -83,10 +87,12 @@ def collect(
         sample=source.sample,
         seed=seed,
         without=without,
+        beside=beside,
     )
     if source.metadata is None:
-        return Collected(items)
-    return described(items, source, on_error)
+        return Collected(items, beside=beside)
+    found = described(items, source, on_error)
+    return replace(found, beside={**beside, **found.beside})
 
 
 # URLs --------------------------------------------------------------------------------------------
@@ -105,10 +111,14 @@ def _from_urls(source: UrlsSource, seed: int, on_error: str) -> Collected:
     entries = list(_entries(source))
     if not entries:
         raise DataError(f"images: {source.urls} holds no record")
+    beside: dict[str, int] = {}
+    listed = len(entries)
     if source.sample is not None:
         entries = [entries[i] for i in sample_rows(len(entries), source.sample, seed)]
     if source.limit is not None:
         entries = entries[: source.limit]
+    if len(entries) < listed:
+        beside["left out"] = listed - len(entries)
     if format_of(source.urls) in ("csv", "tsv"):
         typed(_without(entry.metadata, source.id_field) for entry in entries)
     if on_error == "stop":
@@ -155,7 +165,7 @@ def _from_urls(source: UrlsSource, seed: int, on_error: str) -> Collected:
     counts = {"fetched": sum(one.fresh and one.path is not None for one in outcomes.values())}
     if names.repeated:
         counts["repeated ids"] = names.repeated
-    return Collected(items, counts)
+    return Collected(items, counts, beside)
 
 
 def _entries(source: UrlsSource) -> Iterator[_Entry]:
@@ -321,7 +331,9 @@ def described(
     counts = {"described": len(found)}
     if names.repeated:
         counts["repeated ids"] = names.repeated
-    return Collected(renumbered(made), counts)
+    return Collected(
+        renumbered(made), counts, {"records left out": len(left_out)} if left_out else {}
+    )
 
 
 def _by_name(items: list[Item]) -> dict[str, int]:

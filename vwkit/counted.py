@@ -99,6 +99,8 @@ def count_pixels(
 
     Memory grows with the distinct colours alone.
     """
+    # Nothing is kept of a pass that is cut short but each image's colours, in the cache: counting
+    # those again is quick.
     current, counter = job(), Counter()
     codes = _Codes(every=every)
     sizes = np.zeros((len(items), 2), np.int64)
@@ -199,13 +201,15 @@ class Counted:
         def taken(part: Array) -> Array:
             return np.ascontiguousarray(values[order[places_of(np.asarray(part), ranked)]])
 
-        def chunks() -> Iterator[Array]:
-            for start, stop in row_spans(len(pixels), step):
-                yield taken(pixels[start:stop])
+        def chunks(begin: int = 0) -> Iterator[Array]:
+            while begin < len(pixels):
+                stop = begin + step - begin % step
+                yield taken(pixels[begin:stop])
+                begin = stop
 
         dim, dtype = values.shape[1], values.dtype
         stream = Stream(chunks, dim=dim, dtype=dtype, rows=len(pixels), **aligned)
-        stream._random = lambda rows: taken(pixels[rows])
+        stream._random, stream._skipping = (lambda rows: taken(pixels[rows])), chunks
         return stream
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -166,16 +167,33 @@ def _fits(array: Array, target: np.dtype[Any]) -> bool:
 
 def _checked_stream(stream: Stream, target: np.dtype[Any], what: str) -> Stream:
     def chunks() -> Iterator[Array]:
-        start = 0
-        for chunk in stream:
+        yield from skipping(0)
+
+    def skipping(start: int) -> Iterator[Array]:
+        for chunk in stream.from_row(start):
             yield _cast(chunk, target, what, start)
             start += len(chunk)
 
     array = stream.array if stream.array is not None and _fits(stream.array, target) else None
     checked = stream._derived(chunks, stream.dim, target, array=array)
+    checked.step, checked._skipping = stream.step, skipping
+    if stream.reader is not None:
+        checked.reader = _Checked(stream.reader, target, what)
     if stream.array is not None or stream._random is not None:
         checked._random = lambda rows: _cast(stream.take(rows), target, what, rows)
     return checked
+
+
+@dataclass
+class _Checked:
+    """Rows read in another process, checked and converted there."""
+
+    rows: Any
+    target: np.dtype[Any]
+    what: str
+
+    def read(self, start: int, stop: int) -> Array:
+        return _cast(self.rows.read(start, stop), self.target, self.what, start)
 
 
 def _gathered(stream: Stream, target: np.dtype[Any], what: str) -> Array:

@@ -13,6 +13,7 @@ __all__ = [
     "ArtifactError",
     "BackendError",
     "CacheWarning",
+    "CheckpointWarning",
     "DataError",
     "FewDistinctRows",
     "FormatError",
@@ -159,6 +160,10 @@ class PluginWarning(UserWarning):
 
 class CacheWarning(UserWarning):
     """The cache folder cannot be written; work is done without it."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written; the work goes on, and a kill would cost more."""
 
 
 class SkippedItems(UserWarning):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+import os
+import platform
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,21 @@ import numpy as np
 
 from vwkit.artifact import Artifact, write_artifact
 from vwkit.cache import Cache
-from vwkit.errors import ImageError
+from vwkit.errors import ImageError, RunError
 from vwkit.featurizer import Featurizer
+from vwkit.growing_arrays import GrowingArrays
 from vwkit.hashing import content_key
 from vwkit.jobs import job
 from vwkit.sparse import Sparse
+from vwkit.stage_arrays import append_sparse, finish_sparse
 from vwkit.stream import row_spans
 from vwkit.types import Array, Features, Item, Skipped
 
 __all__ = ["batch_features", "extract", "image_key", "noted"]
 
 _IMAGES_AT_ONCE = 64
+_UNREADABLE = "unreadable: "
+_IMAGES_OF_A_TASK = 8  # where they are looked at elsewhere
 
 
 def image_key(item: Item, cache: Cache) -> str:
@@ -31,7 +38,7 @@ def image_key(item: Item, cache: Cache) -> str:
     try:
         return cache.file_key(Path(str(item.path)))
     except OSError as error:
-        return f"unreadable: {error.strerror}"
+        return f"{_UNREADABLE}{error.strerror}"
 
 
 def extract(
@@ -45,77 +52,151 @@ def extract(
 ) -> None:
     """Write the features of all images, in order; those seen before come from the cache."""
     current = job()
-    sizes = np.zeros((len(items), 2), np.int64)
-    skipped: list[list[Any]] = []
-    counts: list[int] = []
-    sparse: list[Sparse] = []
-    with write_artifact(path, {"role": "stage", "name": "features"}) as draft:
-        vectors = points = None
-        for start, stop in row_spans(len(items), _IMAGES_AT_ONCE):
-            batch = batch_features(featurizer, key, items[start:stop], hashes[start:stop], cache)
+    with (
+        write_artifact(path, {"role": "stage", "name": "features"}) as draft,
+        GrowingArrays(draft, current) as growing,
+    ):
+        done = growing.position
+        descriptors = sum(sum(note["counts"]) for note in growing.notes)
+        step = _IMAGES_OF_A_TASK if current.distributed else _IMAGES_AT_ONCE
+        left = [(done + i, done + j) for i, j in row_spans(len(items) - done, step)]
+        parts = [(items[start:stop], hashes[start:stop]) for start, stop in left]
+        batches = _batches(featurizer, key, parts, cache)
+        for (start, stop), batch in zip(left, batches, strict=True):
+            note: dict[str, Any] = {"sizes": [], "counts": [], "lengths": [], "skipped": []}
             for row, found in enumerate(batch, start):
+                note["sizes"].append([0, 0])
                 if isinstance(found, Skipped):
                     if on_error == "stop":
                         raise ImageError(found.reason)
                     # Without the path: the stage may be found again from another folder.
-                    skipped.append([row, found.reason.removeprefix(f"{items[row].path}: ")])
+                    reason = found.reason.removeprefix(f"{items[row].path}: ")
+                    note["skipped"].append([row, reason])
                     continue
                 if found.size is not None:
-                    sizes[row] = found.size
-                counts.append(len(found.vectors))
+                    note["sizes"][-1] = [int(length) for length in found.size]
+                note["counts"].append(len(found.vectors))
                 if isinstance(found.vectors, Sparse):
-                    sparse.append(found.vectors)
+                    note["lengths"] += append_sparse(growing, found.vectors)
                     continue
-                if vectors is None:
-                    vectors = draft.growing("vectors", featurizer.dim, found.vectors.dtype)
-                vectors.append(found.vectors)
+                if "vectors" not in growing:
+                    growing.array("vectors", featurizer.dim, found.vectors.dtype)
+                growing.append("vectors", found.vectors)
                 if found.keypoints is not None:
-                    points = points or draft.growing("keypoints", 5, np.float32)
-                    points.append(found.keypoints)
-            current.progress(stop, len(items), "images", descriptors=float(sum(counts)))
-        for growing in (vectors, points):
-            if growing is not None:
-                growing.close()
-        if sparse:
-            bags = Sparse.stack(sparse, featurizer.dim)
-            for name in ("indptr", "indices", "data"):
-                draft.array(name, getattr(bags, name))
-            draft.array("shape", np.array(bags.shape, np.int64))
-        draft.array("offsets", np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
-        draft.array("sizes", sizes)
-        draft.manifest["skipped"] = skipped
+                    if "keypoints" not in growing:
+                        growing.array("keypoints", 5, np.float32)
+                    growing.append("keypoints", found.keypoints)
+            growing.step(stop, note)
+            descriptors += sum(note["counts"])
+            current.progress(stop, len(items), "images", descriptors=float(descriptors))
+        growing.close()
+        if "data" in growing:
+            finish_sparse(draft, growing, _all(growing, "lengths"), featurizer.dim)
+        counts = np.cumsum(_all(growing, "counts"), dtype=np.int64)
+        draft.array("offsets", np.concatenate([[0], counts]))
+        draft.array("sizes", np.array(_all(growing, "sizes"), np.int64).reshape(-1, 2))
+        draft.manifest["skipped"] = _all(growing, "skipped")
+
+
+def _all(growing: GrowingArrays, name: str) -> list[Any]:
+    return [value for note in growing.notes for value in note[name]]
+
+
+def _batches(
+    featurizer: Featurizer, key: str, parts: list[tuple[list[Item], list[str]]], cache: Cache
+) -> Iterator[Iterable[Features | Skipped]]:
+    """Yield the features of the items of each part; they may be computed elsewhere."""
+    current = job()
+    if not current.distributed:
+        for items, hashes in parts:
+            yield batch_features(featurizer, key, items, hashes, cache)
+        return
+    asked: deque[_Asked] = deque()
+
+    def tasks() -> Iterator[tuple[list[str], list[bool]]]:
+        for items, hashes in parts:
+            asked.append(_Asked.of(key, items, hashes, cache))
+            todo = asked[-1].todo
+            here = [not name.startswith(_UNREADABLE) for name in todo]
+            yield [str(item.path) for item in todo.values()], here
+
+    for found in current.each(_features_elsewhere, tasks(), {"featurizer": featurizer}):
+        yield asked.popleft().told(found, key, cache)
+
+
+def _features_elsewhere(
+    paths: list[str], here: list[bool], *, featurizer: Featurizer
+) -> list[Features | Skipped]:
+    for path, sure in zip(paths, here, strict=True):
+        if sure and not os.path.exists(path):
+            raise RunError(
+                f"{path}: is there, but not for the worker on {platform.node()}; workers read images "
+                "by the same paths, from a file system that all machines share"
+            )
+    return list(featurizer.features(paths, on_error="skip"))
 
 
 def batch_features(
     featurizer: Featurizer, key: str, items: list[Item], hashes: list[str], cache: Cache
 ) -> Iterable[Features | Skipped]:
     """Yield the features of some items, in order; what the cache holds is not computed again."""
-    known: dict[str, Features | Skipped | None] = {
-        name: _from_cache(cache.features(key, name)) for name in dict.fromkeys(hashes)
-    }
-    todo: dict[str, Item] = {}
-    for item, name in zip(items, hashes, strict=True):
-        if item.status != "ok":  # its source could not give the picture
-            known[name] = Skipped(item.reason or item.status)
-        if known[name] is None:
-            todo.setdefault(name, item)
-    paths = [str(item.path) for item in todo.values()]
+    asked = _Asked.of(key, items, hashes, cache)
+    paths = [str(item.path) for item in asked.todo.values()]
     found = featurizer.features(paths, on_error="skip") if paths else iter(())
-    for name, one in zip(todo, found, strict=True):
-        known[name] = one
-        if isinstance(one, Features) and not isinstance(one.vectors, Sparse):
-            arrays = {"vectors": one.vectors, "size": np.array(one.size or (0, 0))}
-            if one.keypoints is not None:
-                arrays["keypoints"] = one.keypoints
-            cache.keep_features(key, name, arrays)
-    for item, name in zip(items, hashes, strict=True):
-        result = known[name]
-        if isinstance(result, Skipped):
-            # Two files of the same bytes: each is told by its own name.
-            first = todo.get(name, item)
-            yield Skipped(result.reason.replace(str(first.path), str(item.path)))
-        elif result is not None:
-            yield result
+    return asked.told(found, key, cache)
+
+
+@dataclass
+class _Asked:
+    """Some items, what is known of them, and those that are to be looked at: one of each content."""
+
+    items: list[Item]
+    hashes: list[str]
+    known: dict[str, Features | Skipped | None]
+    todo: dict[str, Item]
+
+    @classmethod
+    def of(cls, key: str, items: list[Item], hashes: list[str], cache: Cache) -> _Asked:
+        """Look into the cache."""
+        known: dict[str, Features | Skipped | None] = {
+            name: _from_cache(cache.features(key, name)) for name in dict.fromkeys(hashes)
+        }
+        todo: dict[str, Item] = {}
+        for item, name in zip(items, hashes, strict=True):
+            if item.status != "ok":  # its source could not give the picture
+                known[name] = Skipped(item.reason or item.status)
+            if known[name] is None:
+                todo.setdefault(name, item)
+        return cls(items, hashes, known, todo)
+
+    def told(
+        self, found: Iterable[Features | Skipped], key: str, cache: Cache
+    ) -> Iterator[Features | Skipped]:
+        """Keep what was found in the cache, and yield what there is of each item, in order.
+
+        Nothing is held that is not asked for again: features of large pictures may be large.
+        """
+        fresh = zip(self.todo, found, strict=True)
+        left = Counter(self.hashes)
+        for item, name in zip(self.items, self.hashes, strict=True):
+            if self.known[name] is None and name in self.todo:
+                found_name, one = next(fresh)  # in the order of the items
+                self.known[found_name] = one
+                if isinstance(one, Features) and not isinstance(one.vectors, Sparse):
+                    arrays = {"vectors": one.vectors, "size": np.array(one.size or (0, 0))}
+                    if one.keypoints is not None:
+                        arrays["keypoints"] = one.keypoints
+                    cache.keep_features(key, found_name, arrays)
+                del one
+            left[name] -= 1
+            result = self.known[name] if left[name] else self.known.pop(name)
+            if isinstance(result, Skipped):
+                # Two files of the same bytes: each is told by its own name.
+                first = self.todo.get(name, item)
+                yield Skipped(result.reason.replace(str(first.path), str(item.path)))
+            elif result is not None:
+                yield result
+        next(fresh, None)  # lets go of the threads
 
 
 def _from_cache(arrays: dict[str, Array] | None) -> Features | Skipped | None:

@@ -25,6 +25,8 @@ from vwkit.types import Array, Features, Skipped
 if TYPE_CHECKING:
     from typing import Self
 
+    from vwkit.formats.remote import Place
+
 __all__ = ["Featurizer", "Reader"]
 
 
@@ -255,20 +257,32 @@ class Reader(Featurizer):
 
     consumes: ClassVar[str] = "files"
     local: ClassVar[bool] = True
+    #: Whether `_read` also takes a `vwkit.formats.remote.RemotePlace`, a file that is read in parts.
+    reads_urls: ClassVar[bool] = False
 
-    def _read(self, path: Path) -> Stream:
-        """Open a descriptor file."""
+    def _read(self, path: Any) -> Stream:
+        """Open a descriptor file, given as a `Path`."""
         raise NotImplementedError(f"{type(self).__name__} must define _read")
 
-    def read(self, path: str | Path) -> Stream:
-        """Open a descriptor file as a Stream.
+    def read(self, path: str | Place) -> Stream:
+        """Open a descriptor file as a Stream; text that begins like a URL is read from there.
 
         Raises
         ------
+        UnsupportedError
+            It is at a URL, and this reader reads local files only.
         FormatError
             Not in this format, or truncated; the text names file and row.
         """
-        return self._read(Path(path))
+        from vwkit.formats.remote import RemotePlace, place_of
+
+        place = place_of(path)
+        if isinstance(place, RemotePlace) and not self.reads_urls:
+            raise UnsupportedError(
+                f"{place}: {self.name} reads files on this machine only; give its sha256 too, and it "
+                "is fetched whole"
+            )
+        return self._read(place)
 
 
 def _listed(images: Any) -> Any:

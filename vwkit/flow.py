@@ -12,17 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.builtin.aggregated import Aggregated
-from vwkit.builtin.readers import open_stream
+from vwkit.builtin.readers import file_stream, open_stream
 from vwkit.clusterer import Clusterer
 from vwkit.collecting import collect
 from vwkit.counted import Counted, at_most, count_pixels, counts_pixels, keeps_pixels
 from vwkit.errors import DataError
 from vwkit.extraction import extract, image_key, noted
 from vwkit.featurizer import Featurizer
-from vwkit.formats import open_vectors, oxford
+from vwkit.formats import VectorFile, open_vectors, oxford
+from vwkit.formats.remote import Place
 from vwkit.hashing import content_key, derive_seed, sample_rows
 from vwkit.items import ok_rows
+from vwkit.observing.observer import note_skipped
 from vwkit.quantizer import Quantizer
+from vwkit.remote import file_of, place_key
 from vwkit.run import fitting_vectors
 from vwkit.sparse import Sparse
 from vwkit.spec import ImagesSource, Spec, Train, UrlsSource, open_source
@@ -60,10 +63,13 @@ class Flow:
         self.cache = stages.cache
         self.items: list[Item] = []
         self.counts: dict[str, int] = {}
+        self.beside: dict[str, int] = {}  # what the source holds that is no item
         self._data: Any = None  # Stream, array or Sparse: what the next slot receives
         self._key: Any = None  # what decided it
         self._ids: NDArray[np.int64] | None = None  # item rows of its rows, one row per item
         self._codes: Stream | None = None
+        self._source: Stream | None = None  # the vectors that a spec names
+        self._whole: Stream | None = None  # all that are in their file
         self._counted: Counted | None = None  # pixels that were counted, not told one by one
 
     def run(self) -> None:
@@ -80,6 +86,19 @@ class Flow:
             self._clusterer(self.spec.clusterer)
         if self.spec.index is not None:
             self._index()
+        if self._source is not None:
+            # A compressed file is not read only to be counted: by now a stage has done that.
+            known = self._source if self._source.rows is not None else self._codes or self._source
+            self.counts = {"descriptors": known.count(), **self.counts}
+
+    def left_out(self) -> dict[str, int | None]:
+        """Return how much of the source is no item or row of the run, and why."""
+        beside: dict[str, int | None] = dict(self.beside)
+        whole, taken = self._whole, self._source
+        if whole is not None and taken is not None and whole is not taken:
+            rows = None if whole.rows is None else whole.rows - taken.count()
+            beside["rows left out"] = rows
+        return beside
 
     # Where data come from
 
@@ -90,6 +109,7 @@ class Flow:
         found = collect(source, seed, self.spec.run.on_error, without=own)
         self.items = found.items
         self.counts.update(found.counts)
+        self.beside = found.beside
         featurizer = self.spec.featurizer
         if featurizer is None:
             raise DataError("images need a featurizer")
@@ -131,7 +151,9 @@ class Flow:
             name = "featurizer.vocabulary"
             data, key = self._training(name, stream, stage.key)
             inputs = {"data": key, "vocabulary": signature(model, self.cache)}
-            fitted = self.stages.run(name, inputs, lambda path: _fit_and_save(model, data, path))
+            fitted = self.stages.run(
+                name, inputs, lambda path: _fit_and_save(model, data, path), given=data
+            )
             made = used_key(fitted, model)
             featurizer.vocabulary = model = opened(fitted, model)
         words = featurizer.words
@@ -140,6 +162,8 @@ class Flow:
             "featurizer.words",
             {"data": stage.key, "vocabulary": made},
             lambda path: write_words(path, words, stream),
+            given=stream,
+            unit="descriptors",
         )
         arrays = said.open().arrays()
         key = {"words": said.key, "featurizer": signature(featurizer, self.cache)}
@@ -154,6 +178,8 @@ class Flow:
             "vectors",
             {"words": said.key, "featurizer": used_key(learned, featurizer)},
             lambda path: write_aggregated(path, ready, arrays["words"], stream),
+            given=len(self._kept()),
+            unit="images",
         )
         self._data = one_per_item(vectors.open().arrays())
         self._key = vectors.key
@@ -171,6 +197,8 @@ class Flow:
             lambda path: count_pixels(
                 path, key, self.items, hashes, self.cache, on_error, every=every
             ),
+            given=len(self.items),
+            unit="images",
         )
         self._noted(stage)
         counted = Counted.of(stage.open().arrays(), featurizer.space)
@@ -214,6 +242,8 @@ class Flow:
             lambda path: extract(
                 path, featurizer, key, self.items, hashes, self.cache, self.spec.run.on_error
             ),
+            given=len(self.items),
+            unit="images",
         )
         self._noted(stage)
         for user in (*self.spec.rerank, *self.spec.output):
@@ -227,6 +257,7 @@ class Flow:
     def _noted(self, stage: Stage) -> None:
         """Note what became of the items."""
         self.items = noted(self.items, stage.open())
+        note_skipped(self.stages.job.within(stage.name), self.items)
         if not self._kept():
             raise DataError(
                 f"images: none of {len(self.items)} could be used; the first: {self.items[0].reason}"
@@ -239,16 +270,18 @@ class Flow:
         source = self.spec.vectors
         if source is None:
             raise DataError("a spec needs images or vectors")
-        stream: Stream = open_source(source)
+        place = file_of(source.path)
+        stream: Stream = open_source(source, place)
         self._key = {
-            "file": self.cache.file_key(source.path),
+            "file": place_key(self.cache, place),
             "reader": signature(source.reader, self.cache) if source.reader else None,
             "limit": source.limit,
             "sample": [source.sample, self.spec.seed] if source.sample else None,
         }
         self.items = [Item(0, source.path.name, str(source.path))]
         if source.images is not None and source.counts is not None:
-            self._with_items(stream, source.path, source.images, source.counts)
+            self._with_items(stream, place, source.images, source.counts)
+        self._whole = stream
         if source.sample is not None:
             rows = sample_rows(
                 stream.count(), source.sample, derive_seed(self.spec.seed, "vectors")
@@ -256,10 +289,9 @@ class Flow:
             stream = Stream.from_array(stream.take(rows), kind=stream.kind)
         if source.limit is not None:
             stream = _first(stream, source.limit)
-        self._data = stream
-        self.counts["descriptors"] = stream.count()
+        self._data = self._source = stream
 
-    def _with_items(self, stream: Stream, path: Path, images: Path, counts: Path) -> None:
+    def _with_items(self, stream: Stream, path: Place, images: Path, counts: Path) -> None:
         names = oxford.read_image_list(images)
         numbers = oxford.read_counts(counts, names)
         reader = self.spec.vectors.reader if self.spec.vectors is not None else None
@@ -286,8 +318,9 @@ class Flow:
         seed = derive_seed(self.spec.seed, f"{slot}.train")
         described = {"from": key, "rows": train.rows, "seed": seed}
         if train.path is not None:
-            data = open_stream(train.path)
-            described["from"] = self.cache.file_key(train.path)
+            place = file_of(train.path)
+            data = open_stream(place)
+            described["from"] = place_key(self.cache, place)
         elif train.images is not None:
             data, hashes = self._features_of(train)
             described["from"] = [
@@ -334,7 +367,10 @@ class Flow:
         fits = transform._needs_fit() and not transform._fitted
         inputs = {"data": key if fits else None, "transform": described}
         stage = self.stages.run(
-            name, inputs, lambda path: _fit_and_save(transform, data, path, fit=fits)
+            name,
+            inputs,
+            lambda path: _fit_and_save(transform, data, path, fit=fits),
+            given=data if fits else None,
         )
         fitted = opened(stage, transform)
         self.spec.transform[i] = fitted
@@ -345,7 +381,7 @@ class Flow:
         data, key = self._training("quantizer", self._data, self._key)
         inputs = {"data": key, "quantizer": signature(quantizer, self.cache)}
         stage = self.stages.run(
-            "quantizer", inputs, lambda path: _fit_and_save(quantizer, data, path)
+            "quantizer", inputs, lambda path: _fit_and_save(quantizer, data, path), given=data
         )
         self.spec.quantizer = fitted = opened(stage, quantizer)
         wanted = any("quantizer" in output.needs for output in self.spec.output)
@@ -355,6 +391,7 @@ class Flow:
                 "codes",
                 {"data": self._key, "quantizer": used_key(stage, quantizer)},
                 lambda path: write_stream(path, "codes", fitted.encode(_as_stream(self._data))),
+                given=self._data,
             )
             self._codes = Stream.from_array(codes.open().arrays()["codes"], kind=fitted.codes_kind)
             self._codes_key = codes.key
@@ -377,7 +414,7 @@ class Flow:
             clusterer.fit(fitting_vectors(clusterer, data), weights, quantizer=quantizer)
             clusterer.save(path)
 
-        stage = self.stages.run("clusterer", inputs, fit)
+        stage = self.stages.run("clusterer", inputs, fit, given=data)
         self.spec.clusterer = fitted = opened(stage, clusterer)
         if fitted.has_centers:
             self.counts["words"] = len(fitted.centers)
@@ -389,6 +426,7 @@ class Flow:
                 "labels",
                 {"data": whole_key, "clusterer": used_key(stage, clusterer)},
                 lambda path: write_stream(path, "labels", each, flat=True),
+                given=each,
             )
         if data is not whole and fitted.supports_predict:
             # It learned from other rows than the run's; these get their words now.
@@ -401,6 +439,7 @@ class Flow:
                     fitted.predict(_as_stream(fitting_vectors(fitted, whole))),
                     flat=True,
                 ),
+                given=whole,
             )
 
     def _index(self) -> None:
@@ -417,8 +456,9 @@ class Flow:
             index.build(fitting_vectors(index, self._data), self._ids)
             index.save(path)
 
-        stage = self.stages.run("index", inputs, build)
+        stage = self.stages.run("index", inputs, build, given=self._data)
         self.spec.index = ready = opened(stage, index)
+        self.stages.holds("index", len(ready))
         self.counts["indexed"] = len(ready)
 
 
@@ -432,17 +472,22 @@ def _as_stream(data: Any) -> Stream:
 def _first(stream: Stream, rows: int) -> Stream:
     if stream.array is not None:
         return Stream.from_array(stream.array[:rows], kind=stream.kind)
+    if isinstance(stream.reader, VectorFile):
+        # Then nothing after them is read ahead.
+        return file_stream(stream.reader.first(rows), kind=stream.kind)
 
-    def chunks() -> Iterator[Array]:
-        left = rows
-        for chunk in stream.chunks():
+    def chunks(start: int = 0) -> Iterator[Array]:
+        left = rows - start
+        for chunk in stream._chunks_from(start) if start else stream.chunks():
             yield chunk[:left]
             left -= min(left, len(chunk))
             if left == 0:
                 return
 
     known = None if stream.rows is None else min(rows, stream.rows)
-    return Stream(chunks, dim=stream.dim, dtype=stream.dtype, rows=known, kind=stream.kind)
+    first = Stream(chunks, dim=stream.dim, dtype=stream.dtype, rows=known, kind=stream.kind)
+    first.reader, first.step, first._skipping = stream.reader, stream.step, chunks
+    return first
 
 
 def _random_rows(data: Any, rows: int, seed: int) -> Any:

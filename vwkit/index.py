@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from vwkit.base import Backend
 from vwkit.data import prepare, rows_of
-from vwkit.errors import BackendError, DataError, ParameterError, ShapeError, UnsupportedError
+from vwkit.errors import (
+    ArtifactError,
+    BackendError,
+    DataError,
+    ParameterError,
+    ShapeError,
+    UnsupportedError,
+)
+from vwkit.restoring import check_array, whole
 from vwkit.types import Array, Matches
 
 if TYPE_CHECKING:
@@ -36,10 +44,16 @@ class Index(Backend):
     supports_add: ClassVar[bool] = False
     supports_remove: ClassVar[bool] = False
     #: Whether `_search` takes ``allowed``, an (n,) bool array over rows.
+    #: Whether a removed vector is gone at once, and takes no room any more.
+    frees_removed: ClassVar[bool] = False
+    #: Whether it can let go of removed vectors by itself, by `_compact`.
+    supports_compact: ClassVar[bool] = False
     supports_filter: ClassVar[bool] = False
     supports_sparse: ClassVar[bool] = False
     #: Whether several threads may search at once; otherwise the core takes a lock.
     thread_safe: ClassVar[bool] = False
+    #: Whether one that was loaded stays in its files, which are mapped, and takes no memory itself.
+    memory_mapped: ClassVar[bool] = False
     #: A returned distance may be off by this times (‖q‖² + ‖x‖²).
     distance_error: ClassVar[float] = 1e-5
 
@@ -61,6 +75,10 @@ class Index(Backend):
         """Take in the vectors, (n, d); a second call replaces the first."""
         raise NotImplementedError(f"{type(self).__name__} must define _build")
 
+    def _size(self) -> int | None:
+        """Return how many vectors were taken in, by the library's own count; None if it has none."""
+        return None
+
     def _search(self, queries: Any, k: int) -> tuple[Any, Any]:
         """Return rows (q, k') int64 and distances (q, k') float32, nearest first, k' ≤ k.
 
@@ -75,6 +93,10 @@ class Index(Backend):
     def _remove(self, rows: NDArray[np.int64]) -> None:
         """Forget these rows for good."""
         raise NotImplementedError(f"{type(self).__name__} must define _remove")
+
+    def _compact(self, rows: NDArray[np.int64]) -> None:
+        """Let go of all but these rows, which ascend, and number them anew from 0."""
+        raise NotImplementedError(f"{type(self).__name__} must define _compact")
 
     # What a user calls
 
@@ -127,6 +149,11 @@ class Index(Backend):
         self._dim = prepared.dim if hasattr(prepared, "dim") else int(prepared.shape[1])
         self._kind = getattr(vectors, "kind", None)
         self._build(prepared)
+        held = self._size()
+        if held is not None and held != table.total:
+            raise BackendError(
+                f"{self.name}._build was given {table.total:,} vectors and holds {held:,}"
+            )
         self._ids = table
         self._fitted = True
         return self
@@ -170,6 +197,66 @@ class Index(Backend):
                 self._remove(rows)
                 self._ids = self._held_ids.without(rows)
         return self
+
+    @property
+    def dead(self) -> int:
+        """How many removed vectors still take room; `compact` lets go of them."""
+        self._need_fitted("build")
+        return 0 if self.frees_removed else self._held_ids.total - len(self)
+
+    def compact(self, vectors: Any = None) -> Self:
+        """Let go of what was removed: as if only what is left had been built. Ids stay.
+
+        Parameters
+        ----------
+        vectors : (n, d) array, Stream or Sparse, optional
+            The vectors that are left, in the order of `ids`. Without them only a backend that can
+            (`supports_compact`) does it; others are built again from them.
+
+        Raises
+        ------
+        UnsupportedError
+            It needs the vectors.
+        ShapeError
+            Not as many as are left.
+        """
+        self._need_fitted("build")
+        if not self.dead:
+            return self
+        table, prepared = self._held_ids, None
+        if not self.supports_compact:
+            if vectors is None:
+                raise UnsupportedError(
+                    f"{self.name} cannot let go of removed vectors by itself; give those that are "
+                    "left: index.compact(vectors), in the order of index.ids"
+                )
+            prepared = self._prepare(vectors, "vectors", dim=self._dim)
+            if rows_of(prepared) != len(self):
+                raise ShapeError(
+                    f"vectors: those of the {len(self):,} ids that are left are needed, in the "
+                    f"order of index.ids; got {rows_of(prepared):,}"
+                )
+        with self._locked():
+            before = dict(vars(self))
+            try:
+                self._compacted(table.living_rows(), prepared)
+            except BaseException:  # also where somebody interrupts it
+                vars(self).clear()
+                vars(self).update(before)
+                raise
+            self._ids = _Ids(len(table.living()), table.living())
+        return self
+
+    def _compacted(self, rows: NDArray[np.int64], vectors: Any) -> None:
+        """Keep these rows, of these vectors where they are needed."""
+        if vectors is None:
+            self._compact(rows)
+        else:
+            self._build(vectors)
+
+    def _number_by_rows(self) -> None:
+        """Let the rows that are left be the ids, from 0."""
+        self._ids = _Ids(len(self))
 
     def search(self, queries: Any, k: int = 10, *, allowed: Any = None, **late: Any) -> Matches:
         """Find the k nearest vectors of each query.
@@ -303,8 +390,18 @@ class Index(Backend):
     def _restore_core(self, plain: dict[str, Any], arrays: dict[str, Array]) -> None:
         if "rows" not in plain:
             return
-        dead = np.asarray(arrays["dead"], np.int64) if "dead" in arrays else None
-        self._ids = _Ids(int(plain["rows"]), arrays.get("ids"), dead)
+        total, dead, ids = whole("rows", plain["rows"]), arrays.get("dead"), arrays.get("ids")
+        if dead is not None:
+            check_array("dead", dead, (None,), "int64", low=0, high=total - 1)
+            if len(dead) > 1 and (np.diff(dead) <= 0).any():
+                raise ArtifactError("its dead rows are not ascending; damaged, make it again")
+        if ids is not None:
+            check_array("ids", ids, (total,), "int64", low=0)
+        self._ids = _Ids(total, ids, dead)
+
+    def _check_restored(self) -> None:
+        if not isinstance(self._ids, _Ids):
+            raise ArtifactError("it lost its ids; damaged, make it again")
 
 
 class _Ids:
@@ -325,6 +422,10 @@ class _Ids:
 
     def living(self) -> NDArray[np.int64]:
         every = np.arange(self.total) if self.ids is None else np.asarray(self.ids)
+        return every if self.dead is None else np.delete(every, self.dead)
+
+    def living_rows(self) -> NDArray[np.int64]:
+        every = np.arange(self.total)
         return every if self.dead is None else np.delete(every, self.dead)
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -11,21 +11,26 @@ from vwkit.artifact import is_artifact, open_artifact
 from vwkit.builtin.readers import open_stream
 from vwkit.errors import ArtifactError, DataError
 from vwkit.formats import open_vectors
+from vwkit.formats.remote import Place, RemotePlace, place_of
 from vwkit.run import Run
 from vwkit.run_folder import INNER
 
 __all__ = ["inspect_path"]
 
 
-def inspect_path(path: Path) -> dict[str, Any]:
+def inspect_path(path: str | Path) -> dict[str, Any]:
     """Describe and check a descriptor file, an artifact, a run folder or a words folder.
+
+    A descriptor file may be at a URL; folders are local.
 
     Raises
     ------
     VwkitError
         It is damaged, truncated, or nothing of these.
     """
-    if path.is_dir():
+    place = place_of(path)
+    if isinstance(place, Path) and place.is_dir():
+        path = place
         if (path / INNER).is_dir() or (is_artifact(path) and (path / "items.jsonl").is_file()):
             return _run(path)
         if is_artifact(path):
@@ -33,10 +38,10 @@ def inspect_path(path: Path) -> dict[str, Any]:
         if (path / "words.npy").is_file():
             return _words(path)
         raise ArtifactError(f"{path}: a folder that is neither an artifact, a run nor words")
-    return _vectors(path)
+    return _vectors(place)
 
 
-def _vectors(path: Path) -> dict[str, Any]:
+def _vectors(path: Place) -> dict[str, Any]:
     file = open_vectors(path)
     stream = open_stream(path)
     rows = 0
@@ -54,7 +59,7 @@ def _vectors(path: Path) -> dict[str, Any]:
         "rows": rows,
         "dim": stream.dim,
         "dtype": str(stream.dtype),
-        "bytes": path.stat().st_size,
+        "bytes": path.size if isinstance(path, RemotePlace) else path.stat().st_size,
         "minimum": low,
         "maximum": high,
         "checked": "every row: dimension, finite values",

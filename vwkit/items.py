@@ -29,6 +29,7 @@ def find_images(
     sample: int | None = None,
     seed: int = 0,
     without: Collection[str] = (),
+    beside: dict[str, int] | None = None,
 ) -> list[Item]:
     """List image files in the code-point order of their paths below `path`.
 
@@ -42,16 +43,20 @@ def find_images(
         Only the first ones; only so many drawn at random, in order.
     without : collection of str
         Absolute paths of files in a folder that are no input: what an output writes there.
+    beside : dict, optional
+        Takes up how many files are no item: ``ignored`` (no image's ending, or hidden; without a
+        pattern only) and ``left out`` (by `limit` or `sample`).
 
     Raises
     ------
     DataError
         There is no such path, or no image in it.
     """
+    beside = {} if beside is None else beside
     if path.is_file():
         found = [(path.name, path)]
     elif path.is_dir():
-        walked = _walk(path, pattern)
+        walked = _walk(path, pattern, beside)
         if without:
             walked = (one for one in walked if os.path.abspath(one[1]) not in without)
         found = sorted(walked, key=lambda one: one[0])
@@ -60,19 +65,24 @@ def find_images(
     if not found:
         what = f"matching {pattern!r}" if pattern else f"ending in {', '.join(SUFFIXES)}"
         raise DataError(f"images: no file {what} in {path}")
+    listed = len(found)
     if sample is not None:
         found = [found[i] for i in sample_rows(len(found), sample, seed)]
     if limit is not None:
         found = found[:limit]
+    if len(found) < listed:
+        beside["left out"] = listed - len(found)
     return [Item(row, name, str(file)) for row, (name, file) in enumerate(found)]
 
 
-def _walk(root: Path, pattern: str | None) -> Iterator[tuple[str, Path]]:
+def _walk(root: Path, pattern: str | None, beside: dict[str, int]) -> Iterator[tuple[str, Path]]:
     for file in _listing(root, pattern):
         relative = file.relative_to(root)
         hidden = any(part.startswith(".") for part in relative.parts)
         if pattern is not None or (file.name.lower().endswith(SUFFIXES) and not hidden):
             yield _text(relative.as_posix()), file
+        else:
+            beside["ignored"] = beside.get("ignored", 0) + 1
 
 
 def _listing(root: Path, pattern: str | None) -> Iterator[Path]:
@@ -145,8 +155,10 @@ def read_items(path: Path) -> list[Item]:
             for number, line in enumerate(file, 1):
                 try:
                     items.append(_item(json.loads(line)))
-                except (ValueError, TypeError, KeyError):
+                except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError):
                     raise ArtifactError(f"{path}:{number}: not an item; damaged") from None
+                except RecursionError:
+                    raise ArtifactError(f"{path}:{number}: nested too deeply; damaged") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}") from None
     return items

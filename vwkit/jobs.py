@@ -12,20 +12,29 @@ import os
 import sys
 import threading
 import time
-import zipfile
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
-from vwkit.errors import Interrupted
+from vwkit.checkpoints import found_checkpoints, read_checkpoint, write_checkpoint
+from vwkit.errors import CheckpointWarning, Interrupted
 from vwkit.stream import Stream
 from vwkit.types import Array
 
-__all__ = ["Executor", "Job", "Progress", "ThreadedExecutor", "job", "one_blas_thread", "use_job"]
+__all__ = [
+    "ChunkMapper",
+    "Chunks",
+    "Job",
+    "Kernel",
+    "Progress",
+    "ThreadedExecutor",
+    "job",
+    "one_blas_thread",
+    "use_job",
+]
 
 Kernel = Callable[..., Any]
 Progress = Callable[[str, int, int | None, str, dict[str, float]], None]
@@ -34,16 +43,89 @@ Progress = Callable[[str, int, int | None, str, dict[str, float]], None]
 # Checkpoints may cost at most one twentieth of the time spent between them.
 _CHECKPOINT_SHARE = 20
 _KEPT_CHECKPOINTS = 2
-_COUNT = "__arrays__"
+_TRIED_AGAIN_SECONDS = 60.0
 
 
-class Executor(Protocol):
+class ChunkMapper(Protocol):
     """Where chunks are computed. `map` yields the kernel's results in the order of the chunks."""
 
     def map(
-        self, kernel: Kernel, chunks: Iterable[tuple[Array, ...]], arrays: Mapping[str, Any]
+        self, kernel: Kernel, chunks: Iterable[tuple[Any, ...]], arrays: Mapping[str, Any]
     ) -> Iterator[Any]:
-        """Yield ``kernel(*chunk, **arrays)`` for each chunk, in order."""
+        """Yield ``kernel(*chunk, **arrays)`` for each chunk, in order.
+
+        `chunks` are mostly `Chunks`, which know more: an executor on other machines has them read
+        there, and adds up results before they travel.
+        """
+        ...
+
+
+class Chunks:
+    """The chunks of one `Job.map` or `Job.each`: to iterate over, or to get at in other ways.
+
+    Attributes
+    ----------
+    reader : RowReader or None
+        Reads rows in any process, where the source can.
+    spans : list of (start, stop) or None
+        The rows of each chunk, where they are known beforehand. A cut elsewhere is not allowed.
+    aligned : list of (n, …) arrays
+        Cut like the rows and handed to the kernel behind them.
+    combine : callable or None
+        ``combine(a, b)`` makes one result of those of two neighbours, and it does not matter which
+        neighbours come together first. An executor may, but need not, yield fewer results so.
+    split : callable or None
+        ``split(result)`` parts a result into what is said of its rows, which stays in order and is
+        not combined any further, and what is added up; see `Job.map`.
+    """
+
+    def __init__(
+        self,
+        tuples: Callable[[], Iterator[tuple[Any, ...]]],
+        *,
+        reader: Any = None,
+        spans: list[tuple[int, int]] | None = None,
+        aligned: list[Array] | None = None,
+        combine: Callable[[Any, Any], Any] | None = None,
+        split: Callable[[Any], tuple[Any, Any]] | None = None,
+        done: Callable[[int], None] | None = None,
+    ) -> None:
+        self._tuples = tuples
+        self._done = done
+        self.reader = reader
+        self.spans = spans
+        self.aligned = aligned or []
+        self.combine = combine
+        self.split = split
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return self._tuples()
+
+    def done(self, rows: int) -> None:
+        """Tell how many rows are done; only for who does not iterate."""
+        if self._done is not None:
+            self._done(rows)
+
+
+class Observer(Protocol):
+    """Told of all that happens in a run.
+
+    Attributes
+    ----------
+    checkpoints : int
+        How many were written since the stage began.
+    """
+
+    checkpoints: int
+
+    def progress(
+        self, stage: str, done: int, total: int | None, unit: str, values: dict[str, float]
+    ) -> None:
+        """Take note of a step."""
+        ...
+
+    def note(self, event: str, stage: str, message: str, level: str, values: dict[str, Any]) -> None:
+        """Take note of what happened."""
         ...
 
 
@@ -58,7 +140,7 @@ class ThreadedExecutor:
         self.threads = threads
 
     def map(
-        self, kernel: Kernel, chunks: Iterable[tuple[Array, ...]], arrays: Mapping[str, Any]
+        self, kernel: Kernel, chunks: Iterable[tuple[Any, ...]], arrays: Mapping[str, Any]
     ) -> Iterator[Any]:
         """Yield ``kernel(*chunk, **arrays)`` in order, at most ``threads + 1`` chunks ahead."""
         if self.threads == 1:
@@ -135,12 +217,14 @@ class Job:
         Where checkpoints are kept; without it there are none.
     progress : callable, optional
         Told of every step.
-    executor : Executor, optional
-        Where chunks are computed; threads by default.
+    executor : ChunkMapper, optional
+        Where chunks are computed; threads by default. See also `vwkit.Executor`.
     stage : str
         Name of the work, shown with its progress.
     resumable : bool
         Whether checkpoints found in `folder` may be used.
+    observer : Observer, optional
+        Keeps a run's log and progress file; see `vwkit.observing`.
     """
 
     def __init__(
@@ -150,10 +234,11 @@ class Job:
         memory: int | None = None,
         folder: str | Path | None = None,
         progress: Progress | None = None,
-        executor: Executor | None = None,
+        executor: ChunkMapper | None = None,
         stage: str = "",
         resumable: bool = True,
         stop: threading.Event | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.threads = threads or available_threads()
         self.memory = memory or available_memory() // 2
@@ -161,6 +246,7 @@ class Job:
         self.stage = stage
         self.resumable = resumable
         self.stop = stop or threading.Event()
+        self.observer = observer
         self._progress = progress
         self._executor = executor or ThreadedExecutor(self.threads)
         self._free_from = 0.0
@@ -179,7 +265,29 @@ class Job:
             stage=name,
             resumable=self.resumable,
             stop=self.stop,
+            observer=self.observer,
         )
+
+    def using(self, executor: ChunkMapper) -> Job:
+        """Return the same job, its chunks computed elsewhere."""
+        return Job(
+            threads=self.threads,
+            memory=self.memory,
+            folder=self.folder,
+            progress=self._progress,
+            executor=executor,
+            stage=self.stage,
+            resumable=self.resumable,
+            stop=self.stop,
+            observer=self.observer,
+        )
+
+    def here(self) -> Job:
+        """Return the same job, its chunks computed by the threads of this process.
+
+        For work on data that only this process has, and that takes less time than sending them.
+        """
+        return self.using(ThreadedExecutor(self.threads)) if self.distributed else self
 
     def check(self) -> None:
         """Raise `Interrupted` if the work was asked to stop."""
@@ -191,8 +299,27 @@ class Job:
     ) -> None:
         """Tell how far the work is; also the place where it can be interrupted."""
         self.check()
+        if self.observer is not None:
+            self.observer.progress(self.stage, done, total, unit, values)
         if self._progress is not None:
             self._progress(self.stage, done, total, unit, values)
+
+    def note(self, event: str, message: str = "", *, level: str = "info", **values: Any) -> None:
+        """Write a line into the run's log; outside a run nothing happens.
+
+        Parameters
+        ----------
+        event : str
+            What happened, in two or three words that stay the same: ``checkpoint written``.
+        message : str
+            What a person wants to know of it.
+        level : str
+            ``debug``, ``info``, ``warning`` or ``error``.
+        **values
+            Plain data that belong to it.
+        """
+        if self.observer is not None:
+            self.observer.note(event, self.stage, message, level, values)
 
     def map(
         self,
@@ -203,6 +330,8 @@ class Job:
         aligned: Mapping[str, Array] | None = None,
         rows: int | None = None,
         unit: str | None = None,
+        combine: Callable[[Any, Any], Any] | None = None,
+        split: Callable[[Any], tuple[Any, Any]] | None = None,
     ) -> Iterator[Any]:
         """Compute a kernel on every chunk and yield the partial results in chunk order.
 
@@ -221,24 +350,79 @@ class Job:
             Rows per chunk; by default what the stream brings.
         unit : str, optional
             With it, progress over rows is reported.
+        combine : callable, optional
+            ``combine(a, b)`` makes one result of those of two neighbouring chunks, and it does not
+            matter which come together first. Then fewer results may come: an executor on many
+            machines adds them up there.
+        split : callable, optional
+            With `combine`, for results that also say something of each row: ``split(result)`` is
+            ``(rows, sums)``, two such results. The first has no sums; it travels by itself, so that
+            the labels of all rows are not handed around with the sums. The second says nothing of
+            any row, is combined in any order, and comes last.
         """
         if not isinstance(stream, Stream):
             stream = Stream.from_array(stream)
         if rows is not None:
             stream = stream.rechunk(rows)
+        source = stream
         others = list((aligned or {}).values())
 
-        def chunks() -> Iterator[tuple[Array, ...]]:
+        def done(stop: int) -> None:
+            self.check()
+            if unit is not None:
+                self.progress(stop, source.rows, unit)
+
+        def tuples() -> Iterator[tuple[Array, ...]]:
             start = 0
-            for chunk in stream:
+            for chunk in source:
                 self.check()
                 stop = start + len(chunk)
                 yield (chunk, *(other[start:stop] for other in others))
                 start = stop
-                if unit is not None:
-                    self.progress(stop, stream.rows, unit)
+                done(stop)
 
-        return self._executor.map(kernel, chunks(), arrays or {})
+        spans = source.spans if self.distributed else None
+        chunks = Chunks(
+            tuples,
+            reader=None if spans is None else source.reader,
+            spans=spans,
+            aligned=others,
+            combine=combine,
+            split=split,
+            done=done,
+        )
+        return self._executor.map(kernel, chunks, arrays or {})
+
+    def each(
+        self,
+        kernel: Kernel,
+        tasks: Iterable[tuple[Any, ...]],
+        shared: Mapping[str, Any] | None = None,
+    ) -> Iterator[Any]:
+        """Compute independent pieces of work and yield the results in the order of the tasks.
+
+        Parameters
+        ----------
+        kernel : callable
+            A module-level function ``kernel(*task, **shared)``. With `distributed`, it and what it
+            is given are pickled.
+        tasks : iterable of tuples
+            Taken little ahead of the results.
+        shared : dict, optional
+            Handed to every call.
+        """
+
+        def tuples() -> Iterator[tuple[Any, ...]]:
+            for task in tasks:
+                self.check()
+                yield task
+
+        return self._executor.map(kernel, Chunks(tuples), shared or {})
+
+    @property
+    def distributed(self) -> bool:
+        """Whether chunks are computed in other processes, perhaps on other machines."""
+        return bool(getattr(self._executor, "distributed", False))
 
     # Checkpoints ---------------------------------------------------------------------------
 
@@ -246,56 +430,69 @@ class Job:
         """Keep the state of the work after `step`, unless the last one is too recent.
 
         Each is one file, written beside its place, synced and renamed; the last two are kept, so
-        that a damaged one costs one step.
+        that a damaged one costs one step. They cost at most one twentieth of the time, so call this
+        as often as there is a state to keep. One that cannot be written (a full disk) costs a
+        `CheckpointWarning`, and not the work.
+
+        Parameters
+        ----------
+        step : int
+            Grows with every state; it need not be without gaps.
+        arrays : dict of arrays
         """
         now = time.monotonic()
         if self.folder is None or now < self._free_from:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{step:09d}.npz"
-        part = path.with_suffix(".part")
         try:
-            with part.open("wb") as file:
-                # The count finds out a damaged directory that hides an array; CRCs do the rest.
-                held = {_COUNT: np.array(len(arrays))}
-                held.update((name, np.asarray(array)) for name, array in arrays.items())
-                np.savez(file, allow_pickle=False, **held)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        for old in self._checkpoints()[:-_KEPT_CHECKPOINTS]:
-            old.unlink(missing_ok=True)
+            write_checkpoint(self.folder, step, arrays)
+            for _, old in found_checkpoints(self.folder)[:-_KEPT_CHECKPOINTS]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            warnings.warn(
+                f"{self.folder}: no checkpoint could be written ({error.strerror or error}); "
+                "going on without: after a kill, more is done again",
+                CheckpointWarning,
+                stacklevel=2,
+            )
+            self._free_from = time.monotonic() + _TRIED_AGAIN_SECONDS
+            return
         end = time.monotonic()
         self._free_from = end + _CHECKPOINT_SHARE * (end - now)
+        self.note("checkpoint written", level="debug", step=step, seconds=round(end - now, 3))
 
     def resume(self) -> tuple[int, dict[str, Array]] | None:
-        """Return the last whole checkpoint as ``(step, arrays)``, or None; drop damaged ones."""
+        """Return the last whole checkpoint as ``(step, arrays)``, or None; drop damaged ones.
+
+        Large arrays are memory maps. It is for the caller to see whether they are of such a work at
+        all: their names, shapes and dtypes.
+        """
         if not self.resumable:
             self.forget()  # or the new run's checkpoints would be taken for older ones
             return None
-        for path in reversed(self._checkpoints()):
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    whole = archive.testzip() is None  # the CRC of all that it holds
-                if whole:
-                    with np.load(path, allow_pickle=False) as saved:
-                        found = {name: saved[name] for name in saved.files if name != _COUNT}
-                        if len(found) == int(saved[_COUNT]):
-                            return int(path.stem[5:]), found
-            except Exception:  # whatever a damaged archive leads to
-                pass
-            path.unlink(missing_ok=True)
+        if self.folder is None:
+            return None
+        for step, path in reversed(found_checkpoints(self.folder)):
+            arrays = read_checkpoint(path)
+            if arrays is not None:
+                self.taken_up(step)
+                return step, arrays
+            self.note("damaged checkpoint dropped", path.name, level="warning")
+            with contextlib.suppress(OSError):
+                path.unlink()
         return None
+
+    def taken_up(self, step: int) -> None:
+        """Say that the work goes on: what was done before does not count for how fast it is."""
+        self.note("checkpoint taken up", f"step {step:,}", step=step)
+        if self._progress is not None:
+            self._progress(self.stage, 0, None, "", {"resumed": float(step)})
 
     def forget(self) -> None:
         """Remove this job's checkpoints, once its result is safe or no longer wanted."""
-        for path in self._checkpoints():
-            path.unlink(missing_ok=True)
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*.npz")) if self.folder is not None else []
+        if self.folder is not None:
+            for _, path in found_checkpoints(self.folder):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 _current: contextvars.ContextVar[Job | None] = contextvars.ContextVar("vwkit_job", default=None)

@@ -31,9 +31,11 @@ __all__ = [
     "exact_sum",
     "farthest_rows",
     "fixed_point_scale",
+    "merge",
     "nearest_rows",
     "row_distances",
     "search_rows",
+    "split",
 ]
 
 _UNIT = 2.0**-24
@@ -244,6 +246,32 @@ def accumulate(
                 values *= weights
             sums[:, j] = _bin(place, _fixed(values, scale), len(used))
     return Partial(labels.astype(np.int32), used, sums, counts)
+
+
+def merge(a: Partial, b: Partial) -> Partial:
+    """Return what two chunks contribute together: whole numbers, so in any order the same.
+
+    Labels are those of `a`, then those of `b`.
+    """
+    labels = np.concatenate([a.labels, b.labels]) if len(a.labels) and len(b.labels) else None
+    if labels is None:
+        labels = a.labels if len(a.labels) else b.labels
+    if np.array_equal(a.used, b.used):
+        return Partial(labels, a.used, a.sums + b.sums, a.counts + b.counts)
+    used = np.union1d(a.used, b.used)
+    sums = np.zeros((len(used), a.sums.shape[1]), np.int64)
+    counts = np.zeros(len(used), np.int64)
+    for one in (a, b):
+        place = np.searchsorted(used, one.used)
+        sums[place] += one.sums
+        counts[place] += one.counts
+    return Partial(labels, used, sums, counts)
+
+
+def split(partial: Partial) -> tuple[Partial, Partial]:
+    """Part the labels from the sums."""
+    none = Partial(partial.labels, partial.used[:0], partial.sums[:0], partial.counts[:0])
+    return none, Partial(partial.labels[:0], partial.used, partial.sums, partial.counts)
 
 
 def _fixed(values: NDArray[np.float64], scale: int) -> NDArray[np.int64]:

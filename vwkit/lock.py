@@ -59,7 +59,7 @@ def holder(path: Path) -> str | None:
 
 def _named(file: IO[str]) -> str:
     file.seek(0)
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
         said = json.loads(file.read())
         return f"process {int(said['pid'])} on {said['host']}"
     return "another process"

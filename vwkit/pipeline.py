@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -20,14 +21,20 @@ import numpy as np
 import vwkit
 from vwkit.cache import Cache
 from vwkit.checking import compile_spec
-from vwkit.errors import DataError, RunError, SkippedItems
+from vwkit.counted import counts_pixels, keeps_pixels
+from vwkit.errors import BackendError, DataError, RunError, SkippedItems
 from vwkit.flow import Flow
 from vwkit.hashing import content_key, file_sha256
 from vwkit.items import write_items
 from vwkit.jobs import Job, Progress, use_job
 from vwkit.lock import locked
+from vwkit.observing.accounts import check_same, close_accounts
+from vwkit.observing.names import stage_names
+from vwkit.observing.observer import observed, part
+from vwkit.planning.making import check_budget
+from vwkit.resuming import Pending, check_same_spec, remove_leftovers
 from vwkit.run import Run
-from vwkit.run_folder import FILES, FORMAT, INNER, MANIFEST, commit, finish_commit
+from vwkit.run_folder import FILES, FORMAT, INNER, MANIFEST, commit, finish_commit, write_synced
 from vwkit.source import Source, from_dict, load, override
 from vwkit.spec import Spec
 from vwkit.stages import MemoryMeter, Stages
@@ -127,6 +134,7 @@ class Pipeline:
                     f"{output.path}: the output {output.name} would take the place of the run "
                     f"folder {folder}; name another one with --out"
                 )
+        check_budget(self.spec, job)
         settings = self.spec.run
         work = job or Job(threads=settings.threads, memory=settings.memory, progress=progress)
         try:
@@ -136,9 +144,25 @@ class Pipeline:
         with locked(folder / INNER / "lock", folder):
             finish_commit(folder)
             done = self._prepare(folder, resume)
-            run = done or self._execute(folder, work)
-            self._write_outputs(run, work, missing_only=done is not None)
+            to_come = self._to_come(done)
+            said = {"found": "finished", "outputs_missing": len(to_come)} if done else {}
+            with observed(folder / INNER, work, to_come=to_come, again=resume, values=said) as work:
+                run = done or self._execute_ready(folder, work)
+                self._write_outputs(run, work)
         return run
+
+    def _to_come(self, done: Run | None) -> list[str]:
+        """Name the stages that are expected."""
+        if done is not None:
+            pending = Pending(done.folder, len(self.spec.output))
+            missing = [
+                output
+                for i, output in enumerate(self.spec.output)
+                if i in pending or not output.path.exists()
+            ]
+            return [f"write {output.name}" for output in missing]
+        colours = counts_pixels(self.spec)
+        return stage_names(self.spec, colours=colours, pixels=colours and keeps_pixels(self.spec))
 
     # Beginning
 
@@ -150,23 +174,43 @@ class Pipeline:
         if resume and state.is_file():
             try:
                 before = json.loads(state.read_text())
-            except ValueError:
-                before = None
-            if before is not None:
-                _compare(folder, before, resolved)
+                begun = before["spec"]
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                begun = None
+            if begun is not None:
+                # Inputs may lie elsewhere by now: what is in them decides which stages are new.
+                check_same_spec(folder, begun, resolved, paths=None)
+                self._begin(state, resolved)
+                remove_leftovers(inner / "next")
                 return None
         elif resume and (folder / MANIFEST).is_file():
             run = Run.open(folder)
-            _compare(folder, run.spec, resolved)
+            # Nothing is looked into again, so the paths have to mean the same.
+            bases = run.manifest.get("base", str(self._base)), str(self._base)
+            check_same_spec(folder, run.spec, resolved, paths=bases)
             return run
         shutil.rmtree(inner / "next", ignore_errors=True)
         shutil.rmtree(inner / "checkpoints", ignore_errors=True)
-        part = state.with_suffix(".part")
-        part.write_text(json.dumps(resolved))
-        part.replace(state)
+        self._begin(state, resolved)
         return None
 
+    @property
+    def _base(self) -> Path:
+        return Path(os.path.abspath(self.spec.source.base))
+
+    def _begin(self, state: Path, resolved: dict[str, Any]) -> None:
+        """Write down what this run is of."""
+        write_synced(state, json.dumps({"spec": resolved}))
+
     # The work
+
+    def _execute_ready(self, folder: Path, work: Job) -> Run:
+        """Execute where the spec says that chunks are computed."""
+        executor = self.spec.run.executor
+        if executor is None:
+            return self._execute(folder, work)
+        with executor.ready(work):
+            return self._execute(folder, work.using(executor))
 
     def _execute(self, folder: Path, work: Job) -> Run:
         following = folder / INNER / "next"
@@ -188,19 +232,23 @@ class Pipeline:
                 manifest["items_sha256"] = file_sha256(following / "items.jsonl")
                 (following / "spec.yaml").write_text(_as_yaml(self.spec.resolved()))
                 run = Run(following, manifest)
+                self._account(run, flow, stages)
                 if spec.evaluate is not None:
-                    with use_job(work.within("evaluate")) as scoring:
+                    with part(work, "evaluate") as scoring:
                         scoring.progress(0, None, "queries")
                         manifest["scores"] = spec.evaluate._evaluate(run)
                 manifest["seconds"] = round(time.monotonic() - started, 3)
                 manifest["peak_memory"] = max(
                     [meter.restart(), *(record["peak_memory"] for record in stages.records)]
                 )
-                self._report(run)
+                with part(work, "report"):
+                    self._report(run)
                 text = json.dumps(manifest, indent=1, ensure_ascii=False)
                 (following / MANIFEST).write_text(text + "\n", encoding="utf-8")
         finally:
             cache.close()
+        # Outputs of an earlier run may lie where this one's belong.
+        Pending.all(folder, len(self.spec.output))
         commit(folder, [*manifest["stages"], *FILES])
         skipped = manifest["counts"]["skipped"]
         if skipped:
@@ -222,6 +270,7 @@ class Pipeline:
             "numpy": np.__version__,
             "seed": self.spec.seed,
             "spec": self.spec.resolved(),
+            "base": str(self._base),
             "fingerprint": content_key([record["key"] for record in stages.records]),
             "threads": stages.job.threads,
             "counts": {
@@ -234,17 +283,51 @@ class Pipeline:
             "scores": None,
         }
 
+    def _account(self, run: Run, flow: Flow, stages: Stages) -> None:
+        """Account for every row, as it lies in the folder now."""
+        listed, read = len(flow.items), len(run.items)
+        check_same("items.jsonl", "items", "there are", listed, "it lists", read)
+        rows = flow.counts["descriptors"] if self.spec.vectors is not None else None
+        accounts = close_accounts(stages.accounts, run.items, flow.left_out(), rows)
+        accounts["outputs"] = []
+        run.manifest["accounts"] = accounts
+        for output in self.spec.output:
+            expected = output._rows(run)
+            if expected is not None:
+                unit, count = expected
+                accounts["outputs"].append({"write": output.name, "unit": unit, "rows": count})
+
     def _report(self, run: Run) -> None:
         from vwkit.report import write_report
 
         write_report(run, run.folder / "report.html")
 
-    def _write_outputs(self, run: Run, work: Job, *, missing_only: bool) -> None:
-        for output in self.spec.output:
-            if not (missing_only and output.path.exists()):
+    def _write_outputs(self, run: Run, work: Job) -> None:
+        pending = Pending(run.folder, len(self.spec.output))
+        for i, output in enumerate(self.spec.output):
+            if i in pending or not output.path.exists():
                 # Some take long: they tell how far they are, and can be stopped and resumed.
-                with use_job(work.within(output.name)):
+                with part(work, f"write {output.name}"):
                     output._write(run, output.path)
+                    _check_output(run, output)
+                pending.done(i)
+
+
+def _check_output(run: Run, output: Any) -> None:
+    """Compare what an output wrote with what the run has."""
+    expected = output._rows(run)
+    if expected is not None:
+        unit, count = expected
+        written = output._rows_written(output.path)
+        try:
+            check_same(output.name, unit, "the run has", count, f"{output.path} held", written)
+        except BackendError:
+            # Or --resume would take it for done.
+            if output.path.is_dir():
+                shutil.rmtree(output.path)
+            else:
+                output.path.unlink()
+            raise
 
 
 def check_folder(folder: Path) -> None:
@@ -271,30 +354,6 @@ def _with_file(error: DataError, spec: Spec) -> DataError:
     if row is None or spec.vectors is None:
         return error
     return DataError(f"{spec.vectors.path}: {row[1]}")
-
-
-def _compare(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    differing = sorted(_differences("", before, now))
-    if differing:
-        raise RunError(
-            f"{folder}: holds a run of another spec; these keys differ: {', '.join(differing)}. "
-            "Run without --resume to replace it, or name another folder with --out"
-        )
-
-
-def _differences(path: str, before: Any, now: Any) -> set[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        found: set[str] = set()
-        for key in before.keys() | now.keys():
-            below = f"{path}.{key}" if path else str(key)
-            found |= _differences(below, before.get(key), now.get(key))
-        return found
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        found = set()
-        for i, (old, new) in enumerate(zip(before, now, strict=True)):
-            found |= _differences(f"{path}[{i}]", old, new)
-        return found
-    return set() if before == now else {path}
 
 
 def _as_yaml(data: dict[str, Any]) -> str:

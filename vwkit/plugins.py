@@ -29,6 +29,7 @@ GROUP = "vwkit"
 HOMES: dict[tuple[str, str], str] = {
     ("clusterer", "agglomerative"): "vwkit-scipy",
     ("app", "web"): "vwkit-serve",
+    ("executor", "dask"): "vwkit-dask",
     ("clusterer", "faiss-kmeans"): "vwkit-faiss",
     ("clusterer", "faiss-superkmeans"): "vwkit-faiss",
     ("clusterer", "graph-kmeans"): "vwkit-numba",

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from vwkit.base import Backend
 from vwkit.codes import Codes, arrays_identity, kind_of, made_by
 from vwkit.data import as_data, dim_of, prepare
-from vwkit.errors import BackendError, DataError, ParameterError, ShapeError
+from vwkit.errors import ArtifactError, BackendError, DataError, ParameterError, ShapeError
 from vwkit.kernels import nearest_rows
+from vwkit.restoring import check_array
 from vwkit.stream import Stream
 from vwkit.types import Array
 
@@ -200,6 +201,27 @@ class Quantizer(Backend):
     def codes_kind(self) -> str:
         """What a Stream of its codes has as `kind`."""
         return kind_of(self.identity)
+
+    def _check_restored(self) -> None:
+        if isinstance(getattr(type(self), "codebook", None), property):
+            return  # made of something else
+        if "codebook" not in vars(self):
+            raise ArtifactError("it lost its codebook; damaged, make it again")
+        book, dim = self.codebook, self._dim
+        check_array("codebook", book, (None, None, None), "float32", finite=True)
+        m, ks, width = book.shape
+        if not (m and 0 < ks <= 1 << 16) or dim != (
+            m * width if self.structure == "product" else width
+        ):
+            raise ArtifactError(
+                f"its codebook of shape {book.shape} does not fit {dim} dimensions; damaged, make it "
+                "again"
+            )
+        for name, wanted in (("m", m), ("ks", ks)):
+            if isinstance(vars(self).get(name), int) and vars(self)[name] != wanted:
+                raise ArtifactError(
+                    f"its codebook of shape {book.shape} has another {name}; damaged"
+                )
 
     def _code_columns(self) -> int:
         return int(self.codebook.shape[0])

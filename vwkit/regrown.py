@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vwkit.artifact import Artifact, write_artifact
+from vwkit.artifact import Artifact, Draft, write_artifact
 from vwkit.jobs import job
-from vwkit.sparse import Sparse
-from vwkit.stage_arrays import sparse_of
 from vwkit.types import Array
 
 __all__ = ["write_regrown"]
@@ -40,13 +38,7 @@ def write_regrown(
     first = old.arrays()
     with write_artifact(path, described) as draft:
         if "indptr" in first:
-            columns = int(first["shape"][1])
-            whole = Sparse.stack(
-                [rows for arrays, mask in parts for rows in _sparse_parts(arrays, mask)], columns
-            )
-            for name in ("indptr", "indices", "data"):
-                draft.array(name, getattr(whole, name))
-            draft.array("shape", np.array(whole.shape, np.int64))
+            _write_sparse(draft, parts)
         for name in ("vectors", "keypoints", "words"):
             if name in first:
                 growing = draft.growing(
@@ -84,9 +76,27 @@ def _spans(keep: NDArray[np.bool_] | None, count: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _sparse_parts(arrays: dict[str, Array], keep: NDArray[np.bool_] | None) -> list[Sparse]:
-    whole = sparse_of(arrays)
-    return [whole.rows(first, last) for first, last in _spans(keep, len(whole))]
+def _write_sparse(
+    draft: Draft, parts: list[tuple[dict[str, Array], NDArray[np.bool_] | None]]
+) -> None:
+    """Write sparse rows, a bounded number of entries at a time; only their lengths are in memory."""
+    for name in ("indices", "data"):
+        growing = draft.growing(name, None, parts[0][0][name].dtype)
+        step = _COPIED // 8
+        for arrays, mask in parts:
+            pointers = arrays["indptr"]
+            for first, last in _spans(mask, len(pointers) - 1):
+                stop = int(pointers[last])
+                for at in range(int(pointers[first]), stop, step):
+                    growing.append(arrays[name][at : min(stop, at + step)])
+                    job().check()
+        growing.close()
+    lengths = np.concatenate(
+        [np.diff(arrays["indptr"])[slice(None) if mask is None else mask] for arrays, mask in parts]
+    )
+    draft.array("indptr", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    columns = int(parts[0][0]["shape"][1])
+    draft.array("shape", np.array([len(lengths), columns], np.int64))
 
 
 def _row_spans(

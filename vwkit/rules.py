@@ -14,6 +14,7 @@ from vwkit.builtin.aggregated import Aggregated
 from vwkit.counted import counts_pixels
 from vwkit.errors import VwkitError
 from vwkit.featurizer import Reader
+from vwkit.remote import UrlFile, file_of
 from vwkit.spec import Spec, open_source
 
 __all__ = ["KeyPath", "check_rules"]
@@ -186,10 +187,11 @@ def _sizes(spec: Spec, problem: Report) -> None:
     rows = dim = None
     if spec.vectors is not None:
         try:
-            stream = open_source(spec.vectors)
+            stream = open_source(spec.vectors, file_of(spec.vectors.path, fetch=False))
         except (VwkitError, OSError) as error:
             if getattr(error, "exit_status", 1) == 2:
-                problem(("vectors", "path"), str(error))
+                key = "url" if isinstance(spec.vectors.path, UrlFile) else "path"
+                problem(("vectors", key), str(error))
             return  # a damaged file is told when it is read
         rows, dim = stream.rows, stream.dim
         for fewer in (spec.vectors.limit, spec.vectors.sample):

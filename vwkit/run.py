@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vwkit.compacting import Compacted, compact_run
 from vwkit.growing import add_items, remove_items
 from vwkit.run_parts import Cluster, Words
 from vwkit.run_search import RunSearch, fitting_vectors
 from vwkit.types import Item
 
-__all__ = ["Cluster", "Run", "Words", "fitting_vectors"]
+__all__ = ["Cluster", "Compacted", "Run", "Words", "fitting_vectors"]
 
 
 class Run(RunSearch):
@@ -91,3 +92,25 @@ class Run(RunSearch):
             There is no such item, or these are all; nothing is removed.
         """
         return remove_items(self, ids)
+
+    def compact(self) -> Compacted:
+        """Let go of what removed items left in the index; nothing else changes.
+
+        Their features, words and vectors are gone since they were removed. An index that only marks
+        what is removed is made anew of what is left, by itself or of the run's vectors; of a sharded
+        one, only the shards that hold removed rows. A kill at any moment leaves the run as it was, or
+        compacted.
+
+        Returns
+        -------
+        Compacted
+            How many vectors were let go, and the folder's bytes before and after.
+
+        Raises
+        ------
+        UnsupportedError
+            The run is of a kind that does not change.
+        RunError
+            The run is in use, or an interrupted run waits in its folder.
+        """
+        return compact_run(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ __all__ = [
     "commit",
     "finish_commit",
     "read_manifest",
+    "sync",
+    "write_synced",
 ]
 
 FORMAT = 1
@@ -45,7 +48,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             )
         if not all(_plain_name(name) for name in manifest["stages"]):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ArtifactError(f"{path}: not the manifest of a run, or damaged") from None
     checked: dict[str, Any] = manifest
     return checked
@@ -62,11 +65,38 @@ def commit(folder: Path, names: list[str]) -> None:
     if (folder / MANIFEST).is_file():
         with contextlib.suppress(ArtifactError):
             old = [*read_manifest(folder / MANIFEST)["stages"], *FILES]
-    journal = inner / JOURNAL
-    part = journal.with_suffix(".part")
-    part.write_text(json.dumps({"new": sorted(names), "old": sorted(old)}))
-    part.replace(journal)
+    for name in FILES:
+        if (inner / "next" / name).exists():
+            sync(inner / "next" / name)
+    sync(inner / "next")
+    write_synced(inner / JOURNAL, json.dumps({"new": sorted(names), "old": sorted(old)}))
     finish_commit(folder)
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a small file that is the old one or the new one, even if the machine stops."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    sync(part)
+    part.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file's content, or a folder's names, are on the disk.
+
+    Raises
+    ------
+    OSError
+        The file could not be written to the end.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        # Not every file system can sync a folder.
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def finish_commit(folder: Path) -> None:
@@ -80,7 +110,7 @@ def finish_commit(folder: Path) -> None:
         new, old = ([str(name) for name in written[key]] for key in ("new", "old"))
         if not all(map(_plain_name, new + old)):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ArtifactError(f"{journal}: damaged; remove {inner} and run again") from None
     following = inner / "next"
     if (following / MANIFEST).exists():
@@ -93,6 +123,7 @@ def finish_commit(folder: Path) -> None:
             if (following / name).exists():
                 _discard(folder / name)
                 (following / name).rename(folder / name)
+        sync(folder)
     journal.unlink()
     shutil.rmtree(following, ignore_errors=True)
     shutil.rmtree(inner / "checkpoints", ignore_errors=True)

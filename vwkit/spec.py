@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vwkit.around import Executor
 from vwkit.base import Backend
 from vwkit.clusterer import Clusterer
 from vwkit.errors import ParameterError
 from vwkit.featurizer import Featurizer, Reader
 from vwkit.index import Index
 from vwkit.quantizer import Quantizer
+from vwkit.remote import UrlFile, file_of
 from vwkit.source import Source
 from vwkit.transform import Transform
 
@@ -82,7 +84,7 @@ class UrlsSource:
 class VectorsSource:
     """Where the vectors come from."""
 
-    path: Path
+    path: Path | UrlFile
     reader: Reader | None = None
     images: Path | None = None
     counts: Path | None = None
@@ -94,18 +96,18 @@ class VectorsSource:
 class Train:
     """What a fitted slot learns from, instead of its own input."""
 
-    path: Path | None = None
+    path: Path | UrlFile | None = None
     images: ImagesSource | UrlsSource | None = None
     rows: int | None = None
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Budgets and what to do with unreadable inputs."""
+    """Budgets, where chunks are computed (None: on threads), and what to do with unreadable inputs."""
 
     memory: int | None = None
     threads: int | None = None
-    executor: str = "threads"
+    executor: Executor | None = None
     on_error: str = "skip"
 
 
@@ -167,9 +169,12 @@ def _plain_fields(value: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name, item in vars(value).items():
         if isinstance(item, Backend):
-            plain["use"] = {"use": item.name, **item.params()}
+            word = "use" if name == "reader" else name
+            plain[word] = {"use": item.name, **item.params()}
         elif isinstance(item, (ImagesSource, UrlsSource, Train)):
             plain[name] = _plain_fields(item)
+        elif isinstance(item, UrlFile):
+            plain.update({key: said for key, said in vars(item).items() if said is not None})
         elif isinstance(item, tuple):
             plain[name] = list(item)
         elif item is not None:
@@ -177,13 +182,17 @@ def _plain_fields(value: Any) -> dict[str, Any]:
     return plain
 
 
-def open_source(vectors: VectorsSource) -> Any:
-    """Open the stream of a vectors source; only its header is read."""
+def open_source(vectors: VectorsSource, place: Any = None) -> Any:
+    """Open the stream of a vectors source; only its header is read.
+
+    `place` is what `vwkit.remote.file_of` says of its path, where that was asked already.
+    """
     from vwkit.builtin.readers import open_stream
 
+    place = file_of(vectors.path) if place is None else place
     if vectors.reader is not None:
-        return vectors.reader.read(vectors.path)
-    return open_stream(vectors.path)
+        return vectors.reader.read(place)
+    return open_stream(place)
 
 
 def bytes_of(value: Any) -> int:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vwkit.artifact import write_artifact
+from vwkit.artifact import Draft, write_artifact
 from vwkit.builtin.aggregated import Aggregated
-from vwkit.jobs import job
+from vwkit.growing_arrays import GrowingArrays
+from vwkit.jobs import Job, job
 from vwkit.quantizer import Quantizer
 from vwkit.sparse import Sparse
 from vwkit.stream import Stream
 from vwkit.types import Array, Item
 
 __all__ = [
+    "append_sparse",
+    "finish_sparse",
     "local_stream",
     "one_per_item",
     "sparse_of",
@@ -66,44 +70,87 @@ def write_aggregated(path: Path, featurizer: Aggregated, words: Array, stream: S
     """
     current = job()
     offsets = np.asarray(stream.offsets)
-    images, done, sparse = len(offsets) - 1, 0, []
-    with write_artifact(path, {"role": "stage", "name": "vectors"}) as draft:
-        growing = None
-        for rows in featurizer.aggregate(words, offsets, stream.array):
+    images = len(offsets) - 1
+    with (
+        write_artifact(path, {"role": "stage", "name": "vectors"}) as draft,
+        GrowingArrays(draft, current) as growing,
+    ):
+        done = growing.position
+        for rows in featurizer.aggregate(words, offsets[done:], stream.array):
+            lengths = None
             if isinstance(rows, Sparse):
-                sparse.append(rows)
+                lengths = append_sparse(growing, rows)
             else:
-                growing = growing or draft.growing("vectors", rows.shape[1], rows.dtype)
-                growing.append(rows)
+                if "vectors" not in growing:
+                    growing.array("vectors", rows.shape[1], rows.dtype, images)
+                growing.append("vectors", rows)
             done += len(rows)
+            growing.step(done, lengths)
             current.progress(done, images, "images")
-        if growing is not None:
-            growing.close()
-        else:
-            bags = Sparse.stack(sparse, featurizer.dim)
-            for name in ("indptr", "indices", "data"):
-                draft.array(name, getattr(bags, name))
-            draft.array("shape", np.array(bags.shape, np.int64))
+        growing.close()
+        if "vectors" not in growing:
+            lengths = [length for some in growing.notes for length in some]
+            finish_sparse(draft, growing, lengths, featurizer.dim)
+
+
+def append_sparse(growing: GrowingArrays, rows: Sparse) -> list[int]:
+    """Write the entries of sparse rows; return how many each row has."""
+    if "data" not in growing:
+        growing.array("indices", None, np.int32)
+        growing.array("data", None, np.float32)
+    growing.append("indices", rows.indices)
+    growing.append("data", rows.data)
+    lengths: list[int] = np.diff(rows.indptr).tolist()
+    return lengths
+
+
+def finish_sparse(draft: Draft, growing: GrowingArrays, lengths: list[int], dim: int) -> None:
+    """Write what makes sparse rows of the entries."""
+    if "data" not in growing:  # no row at all
+        draft.array("indices", np.zeros(0, np.int32))
+        draft.array("data", np.zeros(0, np.float32))
+    draft.array("indptr", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+    draft.array("shape", np.array([len(lengths), dim], np.int64))
 
 
 def write_stream(path: Path, name: str, stream: Stream, *, flat: bool = False) -> None:
     """Write a Stream row by row, with progress; `flat` for one value per row."""
     current = job()
-    with write_artifact(path, {"role": "stage", "name": name}) as draft:
-        growing = draft.growing(name, None if flat else stream.dim, stream.dtype)
-        for chunk in stream:
-            growing.append(chunk[:, 0] if flat else chunk)
-            current.progress(growing.rows, stream.rows, "rows")
+    with (
+        write_artifact(path, {"role": "stage", "name": name}) as draft,
+        GrowingArrays(draft, current) as growing,
+    ):
+        growing.array(name, None if flat else stream.dim, stream.dtype, stream.rows)
+        for chunk in _computed(stream.from_row(growing.position), current):
+            growing.append(name, chunk[:, 0] if flat else chunk)
+            growing.step(growing.position + len(chunk))
+            current.progress(growing.position, stream.rows, "rows")
         growing.close()
+
+
+def _computed(stream: Stream, current: Job) -> Iterable[Array]:
+    """Return the chunks of a Stream; those of a lazy one are computed where the job says."""
+    if current.distributed and stream.spans is not None and stream.array is None:
+        return current.map(_same, stream)
+    return stream
+
+
+def _same(chunk: Array) -> Array:
+    return chunk
 
 
 def write_words(path: Path, vocabulary: Quantizer, stream: Stream) -> None:
     """Write the word of every descriptor, with the offsets of the items."""
     current = job()
-    with write_artifact(path, {"role": "stage", "name": "words"}) as draft:
-        growing = draft.growing("words", None, np.uint32)
-        for chunk in vocabulary.encode(stream):
-            growing.append(chunk[:, 0].astype(np.uint32))
-            current.progress(growing.rows, stream.rows, "descriptors")
+    with (
+        write_artifact(path, {"role": "stage", "name": "words"}) as draft,
+        GrowingArrays(draft, current) as growing,
+    ):
+        growing.array("words", None, np.uint32, stream.rows)
+        words = vocabulary.encode(stream).from_row(growing.position)
+        for chunk in _computed(words, current):
+            growing.append("words", chunk[:, 0].astype(np.uint32))
+            growing.step(growing.position + len(chunk))
+            current.progress(growing.position, stream.rows, "descriptors")
         growing.close()
         draft.array("offsets", np.asarray(stream.offsets))

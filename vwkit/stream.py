@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from vwkit.errors import DataError, ShapeError
+from vwkit.row_readers import Behind, Computed, mapped_file
 from vwkit.types import Array, Item
 
-__all__ = ["Stream", "chunk_rows", "row_spans"]
+__all__ = ["RowReader", "Stream", "chunk_rows", "row_spans"]
 
 CHUNK_BYTES = 8 << 20
 
@@ -26,6 +27,14 @@ def row_spans(rows: int, step: int) -> Iterator[tuple[int, int]]:
     """Cut 0…rows into consecutive spans of `step` rows, the last one shorter."""
     for start in range(0, rows, step):
         yield start, min(rows, start + step)
+
+
+class RowReader(Protocol):
+    """Reads rows by itself, in any process: it can be pickled, and holds no data."""
+
+    def read(self, start: int, stop: int) -> Array:
+        """Return the rows [start, stop), as (stop − start, dim)."""
+        ...
 
 
 class Stream:
@@ -98,9 +107,15 @@ class Stream:
         self.items = items
         self.columns: dict[str, Array] = dict(columns or {})
         self.kind = kind
+        #: Reads any rows in any process, where the source can.
+        self.reader: RowReader | None = None
+        #: Rows of each chunk but the last, where every chunk has as many.
+        self.step: int | None = None
         self._array: Array | None = None
         #: Reads sorted rows directly, where the source can.
         self._random: Callable[[Array], Array] | None = None
+        #: Makes the chunks from a row on, where that is less work than leaving out the first.
+        self._skipping: Callable[[int], Iterable[Array]] | None = None
 
     @classmethod
     def from_array(cls, array: Array, **aligned: Any) -> Stream:
@@ -113,7 +128,16 @@ class Stream:
 
         stream = cls(chunks, dim=array.shape[1], dtype=array.dtype, rows=len(array), **aligned)
         stream._array = array
+        stream.step = step
+        stream.reader = mapped_file(array)
         return stream
+
+    @property
+    def spans(self) -> list[tuple[int, int]] | None:
+        """The rows of each chunk, where they are known and can be read in another process."""
+        if self.reader is None or self.rows is None or self.step is None:
+            return None
+        return list(row_spans(self.rows, self.step))
 
     @property
     def array(self) -> Array | None:
@@ -175,8 +199,15 @@ class Stream:
             if held:
                 yield held[0] if len(held) == 1 else np.concatenate(held)
 
+        def skipping(start: int) -> Iterator[Array]:
+            inside = start % rows
+            for chunk in self.from_row(start - inside).rechunk(rows):
+                yield chunk[inside:]
+                inside = 0
+
         derived = self._derived(chunks, self.dim, self.dtype, array=self._array)
-        derived._random = self._random
+        derived._random, derived._skipping = self._random, skipping
+        derived.reader, derived.step = self.reader, rows
         return derived
 
     def map(
@@ -193,9 +224,71 @@ class Stream:
             for chunk in self:
                 yield function(chunk)
 
+        def skipping(start: int) -> Iterator[Array]:
+            for chunk in self.from_row(start):
+                yield function(chunk)
+
         derived = self._derived(chunks, dim or self.dim, np.dtype(dtype or self.dtype))
+        derived._skipping = skipping
         derived.kind = kind if kind is not None else self.kind
+        derived.step = self.step
+        if self.reader is not None:
+            derived.reader = Computed(self.reader, function)
         return derived
+
+    def from_row(self, start: int) -> Stream:
+        """Return the rows from `start` on, without computing those before it.
+
+        Files and arrays are read from there; a compressed file is read through. Chunks end where
+        they end in a pass over all rows, and columns are cut; offsets and items are left out.
+
+        Raises
+        ------
+        DataError
+            There are no so many rows.
+        """
+        if start == 0:
+            return self
+        if start < 0 or (self.rows is not None and start > self.rows):
+            raise DataError(f"row {start} was asked of a Stream of {self.rows} rows")
+        rest = Stream(
+            lambda: self._chunks_from(start),
+            dim=self.dim,
+            dtype=self.dtype,
+            rows=None if self.rows is None else self.rows - start,
+            columns={name: column[start:] for name, column in self.columns.items()},
+            kind=self.kind,
+        )
+        rest._array = None if self._array is None else self._array[start:]
+        rest._skipping = lambda more: self._chunks_from(start + more)
+        take = self._random
+        if take is not None:
+            rest._random = lambda rows: take(rows + start)
+        if self.reader is not None and self.step is not None and start % self.step == 0:
+            rest.reader, rest.step = Behind(self.reader, start), self.step
+        return rest
+
+    def _chunks_from(self, start: int) -> Iterator[Array]:
+        if self._skipping is not None:
+            yield from self._skipping(start)
+        elif (
+            self.rows is not None
+            and self.step
+            and (self._array is not None or self.reader is not None)
+        ):
+            while start < self.rows:
+                stop = min(self.rows, start + self.step - start % self.step)
+                if self._array is not None:
+                    yield self._array[start:stop]
+                elif self.reader is not None:
+                    yield self.reader.read(start, stop)
+                start = stop
+        else:
+            seen = 0
+            for chunk in self.chunks():
+                if seen + len(chunk) > start:
+                    yield chunk[max(0, start - seen) :]
+                seen += len(chunk)
 
     def _derived(
         self,

@@ -67,6 +67,7 @@ class Annoy(vwkit.Index):
     # Saving makes the library let go of its memory and map the file instead, so nobody may search
     # meanwhile: the core's lock keeps the two apart, and one search uses all threads.
     thread_safe = False
+    memory_mapped = True
     late = frozenset({"search_k"})
 
     n_trees: vwkit.Positive = vwkit.Field(
@@ -115,6 +116,9 @@ class Annoy(vwkit.Index):
         current.progress(row, rows, "vectors")
         index.build(self.n_trees, self._threads)
         self._index: Any = index
+
+    def _size(self) -> int:
+        return int(self._index.get_n_items())
 
     def _opened(self, dim: int) -> Any:
         metric = "euclidean" if self.metric == "l2" else "angular"

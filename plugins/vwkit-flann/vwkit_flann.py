@@ -177,7 +177,8 @@ class Flann(vwkit.Index):
     def _save(self, folder: Path) -> None:
         np.save(folder / _VECTORS_FILE, self._vectors, allow_pickle=False)
         for name, part in zip(self._algorithms(), self._parts, strict=True):
-            part.save(folder / f"{name}.flann")
+            if name != "linear":  # there is nothing in it but the vectors
+                part.save(folder / f"{name}.flann")
 
     def _load(self, folder: Path) -> None:
         path = folder / _VECTORS_FILE
@@ -195,6 +196,9 @@ class Flann(vwkit.Index):
         self._take(vectors)
         self._parts = []
         for name in self._algorithms():
+            if name == "linear":
+                self._parts.append(_Part.built(self._vectors, {"algorithm": name}))
+                continue
             file = folder / f"{name}.flann"
             _check_header(file, name, len(vectors), dim)
             self._parts.append(_Part.loaded(file, vectors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 import vwkit
 from vwkit.data import dim_of, rows_of
 from vwkit.errors import ArtifactError, PluginError
+from vwkit.estimates import Estimate
 from vwkit.jobs import job
 from vwkit.kernels import search_rows
 from vwkit.metrics import normalised
@@ -65,6 +67,7 @@ class HNSW(vwkit.Index):
     streams = True
     supports_add = True
     supports_remove = True
+    supports_compact = True
     supports_filter = True
     # One setting, ef, belongs to the whole index: the core lets one search in at a time, and that
     # one uses all threads.
@@ -112,6 +115,19 @@ class HNSW(vwkit.Index):
         self._dead: NDArray[np.int64] = np.zeros(0, np.int64)
         self._take_in(vectors, rows)
 
+    def _size(self) -> int:
+        return int(self._index.get_current_count())
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        # Vectors, twice M links at the bottom, a few above, and a lock for each.
+        held = rows * (4.0 * dim + 8 * self.M + 120)
+        return Estimate(
+            work=rows * math.log2(rows + 2) * self.ef_construction * (dim + 32),
+            memory=held,
+            least=4.0 * rows * dim,
+            disk=rows * (4.0 * dim + 8 * self.M + 24),
+        )
+
     def _add(self, vectors: Any) -> None:
         rows = rows_of(vectors)
         room = self._index.get_max_elements()
@@ -134,6 +150,17 @@ class HNSW(vwkit.Index):
         for row in rows.tolist():
             self._index.mark_deleted(row)
         self._dead = np.union1d(self._dead, rows)
+
+    def _compact(self, rows: NDArray[np.int64]) -> None:
+        # The library can give the places of removed vectors to new ones, but not give them back, and
+        # links to what was removed make a poorer graph: a new one, of the vectors that it holds.
+        held = self._index
+
+        def chunks() -> Iterator[Array]:
+            for start, stop in row_spans(len(rows), _BLOCK):
+                yield np.asarray(held.get_items(rows[start:stop]), np.float32)
+
+        self._build(Stream(chunks, dim=self._dim or 0, dtype=np.float32, rows=len(rows)))
 
     @property
     def _space(self) -> str:
@@ -230,21 +257,23 @@ class HNSW(vwkit.Index):
         path = folder / _INDEX_FILE
         dim = self._dim or 0
         count = _checked_header(path, dim, self.M)
+        dead_file = folder / _DEAD_FILE
+        dead = np.zeros(0, np.int64)
+        if dead_file.is_file():
+            dead = np.load(dead_file, mmap_mode="r", allow_pickle=False)
+        fits = dead.dtype == np.int64 and dead.ndim == 1 and len(dead) <= count
+        # In memory only now: a file's header may claim any shape.
+        self._dead = np.array(dead) if fits else np.zeros(0, np.int64)
+        if not fits or len(self) != count - len(dead):
+            raise ArtifactError(
+                f"{path}: holds {count} vectors, {len(dead)} of them removed, where its "
+                f"manifest says {len(self)}; damaged, make it again"
+            )
+        _check_graph(path, count, self._dead)
         index = _hnswlib().Index(self._space, dim)
         index.load_index(str(path), max_elements=count)
         self._index = index
         self._total = count
-        dead = folder / _DEAD_FILE
-        self._dead = np.load(dead, allow_pickle=False) if dead.is_file() else np.zeros(0, np.int64)
-        if (
-            self._dead.dtype != np.int64
-            or self._dead.ndim != 1
-            or len(self) != count - len(self._dead)
-        ):
-            raise ArtifactError(
-                f"{path}: holds {count} vectors, {len(self._dead)} of them removed, where its "
-                f"manifest says {len(self)}; damaged, make it again"
-            )
 
 
 def _hnswlib() -> Any:
@@ -267,9 +296,15 @@ def _checked_header(path: Path, dim: int, links: int) -> int:
     fine = False
     count = 0
     if len(head) == _HEADER.size:
-        _, room, count, step, label, vector, level, entry, _, most, m, _, _ = _HEADER.unpack(head)
+        first, room, count, step, label, vector, level, entry, upper, most, m, mult, _ = (
+            _HEADER.unpack(head)
+        )
         fine = (
-            0 < count <= room
+            first == 0
+            and 0 < count <= room
+            and upper == links
+            # New vectors get their levels from it; with another they would need any memory.
+            and math.isclose(mult, 1 / math.log(links), rel_tol=1e-6)
             and m == links
             and most == 2 * links
             and vector == 4 + 4 * most
@@ -285,6 +320,109 @@ def _checked_header(path: Path, dim: int, links: int) -> int:
             "damaged, make it again"
         )
     return int(count)
+
+
+# What the library would crash on: it follows whatever numbers stand in the file.
+
+_CHECKED_BYTES = 16 << 20
+_REMOVED = 1 << 16  # a bit of the number that counts a node's links at the bottom
+
+
+def _check_graph(path: Path, count: int, dead: NDArray[np.int64]) -> None:
+    """Look at every node of a saved graph: links, levels, labels, and what is marked as removed.
+
+    At the bottom each node has the number of its links, room for them, its vector and its label. Then
+    each has the bytes of its lists above and these lists, one for each level.
+
+    Raises
+    ------
+    ArtifactError
+    """
+    data = np.memmap(path, np.uint8, "r")
+    head = _HEADER.unpack(data[: _HEADER.size].tobytes())
+    step, label_at, top, entry, links = head[3], head[4], head[6], head[7], head[10]
+    below = data[_HEADER.size : _HEADER.size + count * step].reshape(count, step)
+    above = data[_HEADER.size + count * step :]
+    levels = _levels(above, count, 4 + 4 * links)
+    fine = levels is not None and int(levels.max()) == top == int(levels[entry])
+    seen = np.zeros(count, bool)
+    removed = np.zeros(count, bool)
+    for start, stop in row_spans(count, max(1, _CHECKED_BYTES // step)) if fine else ():
+        rows = below[start:stop]
+        counts = _uint32(rows, 0, 1)[:, 0]
+        labels = np.ascontiguousarray(rows[:, label_at : label_at + 8]).view(np.uint64)[:, 0]
+        listed = _uint32(rows, 4, 2 * links)
+        used = np.arange(2 * links) < (counts & 0xFFFF)[:, None]
+        fine = (
+            bool((counts & 0xFFFF <= 2 * links).all())
+            and not (counts & ~np.uint32(_REMOVED | 0xFFFF)).any()
+            and bool((labels < count).all())
+            and not (used & (listed >= count)).any()
+        )
+        if not fine:
+            break
+        own = labels.astype(np.int64)
+        seen[own] = True
+        removed[own] = counts & _REMOVED != 0
+    if (
+        not fine
+        or levels is None
+        or not seen.all()
+        or not np.array_equal(np.flatnonzero(removed), dead)
+        or not _fine_above(above, levels, links)
+    ):
+        raise ArtifactError(
+            f"{path}: not a graph of {count} vectors; damaged, make the index again"
+        )
+
+
+def _uint32(rows: Array, at: int, number: int) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(rows[:, at : at + 4 * number]).view(np.uint32)
+
+
+def _levels(above: Array, count: int, width: int) -> NDArray[np.int64] | None:
+    """Return each node's level, if the lists above the bottom fill their part of the file."""
+    if len(above) < 4 * count or (len(above) - 4 * count) % width:
+        return None
+    levels, at = np.zeros(count, np.int64), 0
+    # Most nodes have no list: runs of zeros are passed over at once.
+    words = above[: len(above) // 4 * 4].view(np.uint32)
+    if len(words) * 4 != len(above):
+        return None
+    full = np.flatnonzero(words)
+    node = 0
+    while node < count:
+        following = np.searchsorted(full, at)
+        run = (int(full[following]) if following < len(full) else len(words)) - at
+        node, at = node + run, at + run
+        if node >= count:
+            break
+        size = int(words[at])
+        if size % width or at + 1 + size // 4 > len(words):
+            return None
+        levels[node] = size // width
+        node, at = node + 1, at + 1 + size // 4
+    return levels if node == count and at == len(words) else None
+
+
+def _fine_above(above: Array, levels: NDArray[np.int64], links: int) -> bool:
+    width = 1 + links
+    words = above.view(np.uint32)
+    tall = np.flatnonzero(levels)
+    # A node's lists begin behind one number for each node so far, and behind the lists of those before.
+    before = np.concatenate([[0], np.cumsum(levels[tall])[:-1]]) if len(tall) else tall
+    starts = tall + 1 + before * width
+    for level in range(1, int(levels.max(initial=0)) + 1):
+        here = levels[tall] >= level
+        places = starts[here] + (level - 1) * width
+        for start, stop in row_spans(len(places), max(1, _CHECKED_BYTES // (4 * width))):
+            lists = words[places[start:stop, None] + np.arange(width)]
+            listed, used = lists[:, 1:], np.arange(links) < lists[:, :1]
+            if (lists[:, 0] > links).any() or (used & (listed >= len(levels))).any():
+                return False
+            if (levels[listed[used]] < level).any():
+                return False
+    return True
 
 
 def _kept(

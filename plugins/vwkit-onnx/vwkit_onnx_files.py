@@ -96,8 +96,24 @@ def read_model(file: Path, sha256: str | None) -> tuple[Any, tuple[str, ...], st
     # An empty file, and some other ones, can be parsed, too.
     if not (model.ir_version > 0 and model.opset_import and model.graph.node):
         raise ParameterError.of("model", f"{file}: not an ONNX file, or damaged")
+    if not _only_text(model):
+        raise ParameterError.of("model", f"{file}: holds names that are not UTF-8; damaged")
     external = _external(model, file)
     return model, external, digest_of(file, external) if external else found
+
+
+def _only_text(message: Any) -> bool:
+    """Tell whether all text of a message is text: what is not UTF-8 is given as bytes."""
+    for field, value in message.ListFields():
+        repeated = not isinstance(value, (str, bytes)) and hasattr(value, "__len__")
+        if field.type == field.TYPE_STRING:
+            if not all(isinstance(one, str) for one in (value if repeated else [value])):
+                return False
+        elif field.type == field.TYPE_MESSAGE and not all(
+            _only_text(one) for one in (value if repeated else [value])
+        ):
+            return False
+    return True
 
 
 def digest_of(file: Path, external: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from vwkit_pqkmeans_library import Library, checked_codebook, checked_codes
 
 import vwkit
 from vwkit.errors import DataError, VwkitError
+from vwkit.estimates import Estimate
 from vwkit.jobs import available_memory, job
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
@@ -157,6 +158,20 @@ class PQKMeans(vwkit.Clusterer):
         fit = fitting.Fit(stream, weights, settings, library, job())
         fit.run()
         self.centers, self.labels, self.objective = fit.centers, fit.labels, fit.objective
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        return Estimate(
+            each_pass=rows * self._row_work(dim),
+            passes=self.iterations + 1,
+            memory=self._memory_need(rows, dim) - fitting.spare(rows, dim),
+            # It refuses to begin with less.
+            least=self._memory_need(rows, dim),
+            disk=4 * rows + self.k * dim,
+            reads=3,
+        )
+
+    def _row_work(self, dim: int) -> float:
+        return self.k + 100.0
 
     def _memory_need(self, rows: int, dim: int) -> int:
         """Return the bytes that a fit of (rows, dim) codes needs at most, besides the codes."""

@@ -29,7 +29,7 @@ from vwkit.jobs import Job
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
-__all__ = ["Fit", "Settings", "given_centers", "memory_need"]
+__all__ = ["Fit", "Settings", "given_centers", "memory_need", "spare"]
 
 _MAPPED_LABELS = 1 << 30
 _REPAIR_ROUNDS = 1000
@@ -70,6 +70,11 @@ def memory_need(rows: int, m: int, k: int, ks: int = 256, *, memory: int) -> int
     start = sample * (2 * m + 80) + 48 * min(rows, 1 << 20)
     votes = min(k, _clusters_at_a_time(m, ks, memory)) * m * ks * 8 + 16 * 1024 * ks * 2
     return labels + tables + k * (4 * m + 32) + call + max(start, votes) + (16 << 20)
+
+
+def spare(rows: int, m: int) -> int:
+    """Return what `memory_need` counts for calls with more rows than there are, and to be safe."""
+    return max(0, rows_at_a_time(m) - rows) * (4 * m + 180) + (16 << 20)
 
 
 def _clusters_at_a_time(m: int, ks: int, memory: int) -> int:

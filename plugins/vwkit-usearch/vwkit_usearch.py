@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import importlib
 import math
@@ -78,6 +79,7 @@ class USearch(vwkit.Index):
     # expansion_search belongs to the whole index, and so do the work spaces of its threads: the
     # core lets one search in at a time, and that one uses all threads.
     thread_safe = False
+    memory_mapped = True
     late = frozenset({"expansion_search"})
 
     dtype: Literal["f32", "f16", "i8"] = vwkit.Field(
@@ -126,6 +128,9 @@ class USearch(vwkit.Index):
         self._mapped = False
         self._total = 0
         self._take_in(vectors, rows)
+
+    def _size(self) -> int:
+        return len(self._index)
 
     def _opened(self, dim: int) -> Any:
         return _usearch().Index(
@@ -182,6 +187,20 @@ class USearch(vwkit.Index):
     def _remove(self, rows: NDArray[np.int64]) -> None:
         self._change()
         self._index.remove(rows, threads=self._threads)
+
+    @property
+    def supports_compact(self) -> bool:  # type: ignore[override]
+        """With 32 bits; of fewer, new rounding would be added to the old: then it needs the vectors."""
+        return self.dtype == "f32"
+
+    def _compact(self, rows: NDArray[np.int64]) -> None:
+        old = copy.copy(self)  # `_build` puts another index in this one's place
+
+        def chunks() -> Iterator[Array]:
+            for start, stop in row_spans(len(rows), _BLOCK):
+                yield old._held(rows[start:stop])
+
+        self._build(Stream(chunks, dim=self._dim or 0, dtype=np.float32, rows=len(rows)))
 
     # How vectors are stored: (x - center)·scale
 

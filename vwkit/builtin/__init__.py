@@ -20,6 +20,8 @@ def vwkit_backends() -> list[type[Any]]:
     from vwkit.builtin.pixels import Pixels
     from vwkit.builtin.pq import PQ
     from vwkit.builtin.readers import READERS
+    from vwkit.builtin.sharded import Sharded
+    from vwkit.builtin.threads import Threads
     from vwkit.builtin.transforms import PCA, L2Norm, RootSift
     from vwkit.builtin.vlad import Vlad
     from vwkit.builtin.vocabulary import Vocabulary
@@ -40,9 +42,10 @@ def vwkit_backends() -> list[type[Any]]:
         *(L2Norm, PCA, RootSift),
         *(PQ, Vocabulary),
         *(BreathingKMeans, Lloyd),
-        *(Exact, Inverted),
+        *(Exact, Inverted, Sharded),
         Affine,
         Groups,
+        Threads,
         *(Dendrogram, Duplicates, Folders, Gallery),
         *(CodesOutput, IndexOutput, LabelsOutput, Montage, PaletteOutput, TableOutput),
         VectorsOutput,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vwkit.base import Field, Nested
 from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.clusterer import Clusterer
-from vwkit.errors import DataError, ParameterError
+from vwkit.errors import ArtifactError, DataError, ParameterError, VwkitError
 from vwkit.featurizer import Featurizer
 from vwkit.image import Image
 from vwkit.jobs import job, use_job
@@ -96,6 +96,18 @@ class Aggregated(Featurizer):
     def kind(self) -> str:
         """Vectors of one kind of descriptor."""
         return f"{self.name} of {self.local_.kind}"
+
+    def _check_restored(self) -> None:
+        if not self.vocabulary._fitted:
+            raise ArtifactError("it lost its vocabulary; damaged, make it again")
+        try:
+            dim, words = self.local_.dim, self.words
+        except VwkitError as error:
+            raise ArtifactError(f"its vocabulary cannot be used: {error}") from None
+        if words._dim != dim:
+            raise ArtifactError(
+                f"its words are of {words._dim} dimensions and its descriptors of {dim}; damaged"
+            )
 
     # What an author writes
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vwkit.base import Field, backend
 from vwkit.builtin.aggregated import Aggregated, image_spans
+from vwkit.restoring import check_array
 from vwkit.sparse import Sparse
 from vwkit.types import Array
 
@@ -84,6 +85,10 @@ class BagOfWords(Aggregated):
 
     def _state(self) -> dict[str, Array]:
         return {"_idf": self._idf, **super()._state()}
+
+    def _check_restored(self) -> None:
+        super()._check_restored()
+        check_array("_idf", vars(self).get("_idf"), (self.dim,), "f", low=0, finite=True)
 
 
 def _counts(

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from vwkit import kernels
 from vwkit.base import backend
+from vwkit.estimates import Estimate
 from vwkit.index import Index
 from vwkit.jobs import job
+from vwkit.restoring import check_array
 from vwkit.types import Array
 
 __all__ = ["Exact"]
@@ -38,8 +40,10 @@ class Exact(Index):
     deterministic = True
     supports_add = True
     supports_remove = True
+    supports_compact = True
     supports_filter = True
     thread_safe = True
+    memory_mapped = True
 
     @property
     def dtypes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -61,21 +65,31 @@ class Exact(Index):
         living[rows] = False
         self._living = living
 
+    def _compact(self, rows: NDArray[np.int64]) -> None:
+        self._vectors = self._vectors[rows]
+        self._living = None
+
     def _search(
         self, queries: Any, k: int, *, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if self._living is not None:
             allowed = self._living if allowed is None else allowed & self._living
         arrays = {"vectors": self._vectors, "k": k, "metric": self.metric, "allowed": allowed}
-        parts = list(job().map(_search_chunk, queries, arrays, rows=256))
+        parts = list(job().here().map(_search_chunk, queries, arrays, rows=256))
         return (
             np.concatenate([rows for rows, _ in parts]),
             np.concatenate([distances for _, distances in parts]),
         )
 
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        return Estimate(work=rows * dim, memory=0, disk=float(rows * dim * itemsize))
+
     def _restore(self, state: dict[str, Array]) -> None:
+        total, self._living = self._held_ids.total, state.get("_living")
+        check_array("vectors", state.get("_vectors"), (total, self._dim), self.dtypes[0])
+        if self._living is not None:
+            check_array("living", self._living, (total,), "bool")
         self._vectors = state["_vectors"]
-        self._living = state.get("_living")
 
 
 def _search_chunk(chunk: Array, **arrays: Any) -> tuple[Array, Array]:

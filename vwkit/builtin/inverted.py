@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.base import backend
+from vwkit.errors import ArtifactError
 from vwkit.index import Index
 from vwkit.jobs import job
+from vwkit.restoring import check_array
 from vwkit.sparse import Sparse
 from vwkit.types import Array
 
@@ -40,9 +42,11 @@ class Inverted(Index):
     deterministic = True
     supports_add = True
     supports_remove = True
+    supports_compact = True
     supports_filter = True
     supports_sparse = True
     thread_safe = True
+    memory_mapped = True
 
     def _build(self, vectors: Any) -> None:
         self._rows_held = 0
@@ -76,6 +80,16 @@ class Inverted(Index):
         living = np.ones(self._rows_held, bool) if self._living is None else self._living.copy()
         living[rows] = False
         self._living = living
+
+    def _compact(self, rows: NDArray[np.int64]) -> None:
+        numbers = np.full(self._rows_held, -1, np.int32)
+        numbers[rows] = np.arange(len(rows), dtype=np.int32)
+        every = numbers[self._items]
+        kept = every >= 0
+        counts = np.concatenate([[0], np.cumsum(kept)])
+        self._items, self._values = every[kept], self._values[kept]
+        self._pointers = counts[self._pointers].astype(np.int64)
+        self._rows_held, self._living = len(rows), None
 
     def _search(
         self, queries: Any, k: int, *, allowed: NDArray[np.bool_] | None = None
@@ -118,6 +132,17 @@ class Inverted(Index):
         return found, total[found].astype(np.float64)
 
     def _restore(self, state: dict[str, Array]) -> None:
+        total, dim, entries = self._held_ids.total, self._dim or 0, len(state.get("_items", ()))
+        check_array("pointers", state.get("_pointers"), (dim + 1,), "int64", low=0, high=entries)
+        check_array("items", state.get("_items"), (entries,), "int32", low=0, high=total - 1)
+        check_array("values", state.get("_values"), (entries,), "float32", finite=True)
+        pointers, held = state["_pointers"], state.get("_rows_held")
+        if pointers[0] != 0 or pointers[-1] != entries or (np.diff(pointers) < 0).any():
+            raise ArtifactError("its pointers do not cut its entries into words; damaged")
+        if held is None or held.shape != () or held != total:
+            raise ArtifactError(f"it says it holds {held} rows of {total}; damaged, make it again")
+        if "_living" in state:
+            check_array("living", state["_living"], (total,), "bool")
         super()._restore(state)
         self._living = state.get("_living")
 

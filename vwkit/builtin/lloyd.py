@@ -7,7 +7,9 @@ k-means of Philbin et al. 2007, "Object retrieval with large vocabularies and fa
 from __future__ import annotations
 
 import math
+import operator
 import tempfile
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,10 +21,11 @@ from numpy.typing import NDArray
 
 from vwkit import kernels
 from vwkit.base import Field, Nested, backend
-from vwkit.builtin.seeding import plus_plus
+from vwkit.builtin.seeding import plus_plus, sample_size, start_work
 from vwkit.clusterer import Clusterer, warn_few_distinct
 from vwkit.data import given_centers
 from vwkit.errors import ParameterError
+from vwkit.estimates import Estimate, labels_bytes, mapped_from
 from vwkit.hashing import sample_rows
 from vwkit.index import Index
 from vwkit.jobs import Job, job
@@ -31,11 +34,25 @@ from vwkit.types import Array, Positive
 
 __all__ = ["Lloyd"]
 
-_MAPPED_LABELS = 1 << 30
 _RESEED_ROUNDS = 1000
 _FLOAT_ROWS = 4096
 # Below this share of the data's own spread, the short formula of the objective loses digits.
 _CANCELLED = 1e-6
+_WORTH_KEEPING = 1.0  # seconds of work within a pass
+_Begun = tuple[int, int, NDArray[np.int64], NDArray[np.int64]]
+# Dtype and dimensions of what a checkpoint holds.
+_STATE = {
+    "at": ("<i8", 1),
+    "measured": ("<f8", 1),
+    "counts": ("<i8", 1),
+    "sums": ("<i8", 2),
+    "centers": ("<f4", 2),
+    "shift": ("<f4", 1),
+    "pins": ("<i8", 2),
+    "labels": ("<i4", 1),
+    "objective": ("<f8", 1),
+    "changed": ("<i8", 1),
+}
 
 
 @backend("lloyd")
@@ -108,6 +125,28 @@ class Lloyd(Clusterer):
         self.centers, self.labels = fit.centers, fit.labels
         self.objective, self.changed = fit.objective, fit.changed
 
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        k, current = self.k, job()
+        sample = min(rows, sample_size(k))
+        held = labels_bytes(rows, current.memory) + 20 * k * dim
+        start = 0 if isinstance(self.init, (Path, np.ndarray)) else sample * dim * (itemsize + 4)
+        blocks = (current.threads + 1) * min(current.memory // 8, 12 << 20, 16 * rows * dim)
+        index = 0 if self.assign is None else 8 * k * (dim + 64)
+        return Estimate(
+            work=start_work(sample, k, dim) if self.init == "k-means++" else 0,
+            each_pass=rows * self._row_work(dim) + (0 if self.assign is None else 400 * k * dim),
+            passes=self.iterations + 1,
+            memory=held + max(start, blocks + index),
+            least=held + (start if self.init == "k-means++" else 0),
+            disk=4 * rows + 4 * k * dim,
+            reads=3,
+        )
+
+    def _row_work(self, dim: int) -> float:
+        if self.assign is None:
+            return (self.k + 100.0) * dim
+        return 100.0 * dim if not self.assign.exact else (self.k + 100.0) * dim
+
     def _predict(self, data: Any) -> NDArray[np.int32]:
         if self.assign is None:
             return super()._predict(data)
@@ -141,10 +180,14 @@ class _Fit:
         row_bytes = stream.dim * stream.dtype.itemsize
         budget = current.memory // (8 * current.threads * (stream.dim + 4) * 8)
         self.chunk = max(1, min(chunk_rows(row_bytes), budget, 1 << 16))
-        self.labels = _new_labels(self.rows)
+        self.labels = _new_labels(self.rows, current.memory)
         self.objective: list[float] = []
         self.changed: list[int] = []
         self.steps = 0
+        self.saves = 0
+        self.saved = time.monotonic()
+        #: How far a pass was that is gone on with: rows, labels changed, counts and sums.
+        self.begun: _Begun | None = None
         # (row, center): rows whose center was just put on them. An exact assignment finds that by
         # itself; an approximate one might leave the center empty for ever.
         self.pins = np.zeros((0, 2), np.int64)
@@ -156,9 +199,9 @@ class _Fit:
             self.shift = self.centers.astype(np.float64).mean(axis=0).astype(np.float32)
             if self.stream.dtype == np.uint8 and self.weights is None:
                 self.shift = np.zeros_like(self.shift)  # whole numbers throughout
+            self._measure()
         else:
             self._take_up(*saved)
-        self._measure()
         while True:
             counts, sums = self._assign()
             settled = self.steps > 0 and self.changed[-1] == 0
@@ -181,7 +224,7 @@ class _Fit:
                     self.pins = np.concatenate([self.pins, fresh])
             self.centers = moved
             self.steps += 1
-            self.job.checkpoint(self.steps, self._checkpoint())
+            self._keep(None)
         self._compact(counts)
         self.labels.flags.writeable = True
 
@@ -202,7 +245,7 @@ class _Fit:
         if self.stream.dtype == np.uint8 and self.weights is None:
             self.scale = 0
         else:
-            found = list(self._map(_extremes, {"shift": self.shift}))
+            found = list(self._map(_extremes, {"shift": self.shift}, combine=_larger))
             heaviest, largest, farthest = (max(column) for column in zip(*found, strict=True))
             self.scale = kernels.fixed_point_scale(self.rows, largest)
         self.weight_scale = (
@@ -210,17 +253,21 @@ class _Fit:
         )
         square_scale = kernels.fixed_point_scale(self.rows, farthest)
         arrays = {"shift": self.shift, "scale": square_scale}
-        total = sum(self._map(_squares, arrays))
+        total = sum(self._map(_squares, arrays, combine=operator.add))
         self.squares = math.ldexp(float(total), -square_scale)
 
     # One iteration
 
     def _assign(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        counts = np.zeros(self.k, np.int64)
-        sums = np.zeros((self.k, self.stream.dim), np.int64)
         total_rows = (self.params.iterations + 1) * self.rows
-        start = changed = 0
-        for part in self._partials():
+        begun, self.begun = self.begun, None
+        if begun is None:
+            sums = np.zeros((self.k, self.stream.dim), np.int64)
+            begun = 0, 0, np.zeros(self.k, np.int64), sums
+        start, changed, counts, sums = begun
+        # Elsewhere, labels come before the sums that belong to them.
+        whole = not self.job.distributed
+        for part in self._partials(start):
             stop = start + len(part.labels)
             changed += int((self.labels[start:stop] != part.labels).sum())
             self.labels[start:stop] = part.labels
@@ -231,21 +278,29 @@ class _Fit:
             if self.objective:
                 shown["objective"] = self.objective[-1]
             done = min(total_rows, self.steps * self.rows + stop)
+            if whole and stop < self.rows and time.monotonic() - self.saved >= _WORTH_KEEPING:
+                self._keep((stop, changed, counts, sums))
             self.job.progress(done, total_rows, "rows", **shown)
         self.changed.append(changed)
         self.objective.append(self._mean_distance(counts, sums))
         return counts, sums
 
-    def _partials(self) -> Iterator[kernels.Partial]:
-        arrays = {"scale": self.scale, "weight_scale": self.weight_scale}
+    def _partials(self, start: int) -> Iterator[kernels.Partial]:
+        arrays: dict[str, Any] = {"scale": self.scale, "weight_scale": self.weight_scale}
         index = self.params.assign
         if index is None:
-            yield from self._map(kernels.assign_and_accumulate, {"centers": self.centers, **arrays})
+            arrays["centers"] = self.centers
+            assign = kernels.assign_and_accumulate
+            yield from self._map(assign, arrays, None, kernels.merge, kernels.split, start)
             return
         # The library brings its own threads, so the search is not spread over ours.
         index.build(self.centers)
-        start = 0
-        for chunk in self.stream.rechunk(self.chunk):
+        if self.job.distributed:
+            arrays.update(index=index, centers=self.centers, pins=self.pins)
+            places = {"places": np.arange(self.rows)} if len(self.pins) else None
+            yield from self._map(_searched, arrays, places, kernels.merge, kernels.split, start)
+            return
+        for chunk in self.stream.from_row(start).rechunk(self.chunk):
             self.job.check()
             weights = None if self.weights is None else self.weights[start : start + len(chunk)]
             labels = _search_labels(index, chunk, self.centers)
@@ -266,11 +321,9 @@ class _Fit:
         if total < _CANCELLED * self.squares:
             # Little is left of two large numbers: add up the rows' distances themselves.
             labels = {"labels": self.labels}
-            total = float(
-                Fraction(
-                    sum(self._map(_own_distances, {"centers": self.centers}, labels)), 1 << 1126
-                )
-            )
+            centers = {"centers": self.centers}
+            found = self._map(_own_distances, centers, labels, combine=operator.add)
+            total = float(Fraction(sum(found), 1 << 1126))
         return total / float(mass.sum())
 
     def _means(self, counts: NDArray[np.int64], sums: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -340,16 +393,39 @@ class _Fit:
         warn_few_distinct(len(full), self.k)
 
     def _map(
-        self, kernel: Any, arrays: dict[str, Any], aligned: dict[str, Array] | None = None
+        self,
+        kernel: Any,
+        arrays: dict[str, Any],
+        aligned: dict[str, Array] | None = None,
+        combine: Any = None,
+        split: Any = None,
+        start: int = 0,
     ) -> Iterator[Any]:
-        """Map a kernel over (chunk, *aligned, *weights if there are any)."""
+        """Map a kernel over (chunk, *aligned, *weights if there are any), from a row on."""
         aligned = dict(aligned or {})
         if self.weights is not None:
             aligned["weights"] = self.weights
-        return self.job.map(kernel, self.stream, arrays, aligned=aligned, rows=self.chunk)
+        return self.job.map(
+            kernel,
+            self.stream.from_row(start),
+            arrays,
+            aligned={name: array[start:] for name, array in aligned.items()},
+            rows=self.chunk,
+            combine=combine,
+            split=split,
+        )
 
-    def _checkpoint(self) -> dict[str, Array]:
-        return {
+    # Checkpoints
+
+    def _keep(self, begun: _Begun | None) -> None:
+        """Offer a checkpoint: between two passes, or within one."""
+        row, changed, counts, sums = begun or self._nothing()
+        self.saves += 1
+        state = {
+            "at": np.array([self.steps, row, changed], np.int64),
+            "measured": np.array([self.scale, self.weight_scale, self.squares]),
+            "counts": counts,
+            "sums": sums,
             "centers": self.centers,
             "shift": self.shift,
             "pins": self.pins,
@@ -357,18 +433,33 @@ class _Fit:
             "objective": np.array(self.objective),
             "changed": np.array(self.changed, np.int64),
         }
+        self.job.checkpoint(self.saves, state)
+        self.saved = time.monotonic()
+
+    def _nothing(self) -> _Begun:
+        return 0, 0, np.zeros(0, np.int64), np.zeros((0, self.stream.dim), np.int64)
 
     def _fits(self, saved: dict[str, Array]) -> bool:
         """Tell whether a checkpoint is of such a fit at all."""
-        state = {name: array.shape for name, array in saved.items()}
+        state = {name: (array.dtype.str, array.ndim) for name, array in saved.items()}
         return (
-            state.keys() == {"centers", "shift", "pins", "labels", "objective", "changed"}
-            and state["centers"] == (self.k, self.stream.dim)
-            and state["labels"] == (self.rows,)
+            state == _STATE
+            and saved["centers"].shape == (self.k, self.stream.dim)
+            and saved["shift"].shape == saved["centers"].shape[1:]
+            and saved["labels"].shape == (self.rows,)
+            and saved["at"].shape == saved["measured"].shape == (3,)
+            and 0 <= saved["at"][1] < self.rows
+            and len(saved["counts"]) in ([0] if saved["at"][1] == 0 else [self.k])
+            and saved["sums"].shape == (len(saved["counts"]), self.stream.dim)
         )
 
-    def _take_up(self, step: int, saved: dict[str, Array]) -> None:
-        self.steps = step
+    def _take_up(self, saves: int, saved: dict[str, Array]) -> None:
+        self.saves = saves
+        self.steps, row, changed = (int(number) for number in saved["at"])
+        if row:
+            self.begun = row, changed, saved["counts"], saved["sums"]
+        scale, weight_scale, self.squares = (float(number) for number in saved["measured"])
+        self.scale, self.weight_scale = int(scale), int(weight_scale)
         self.centers, self.shift, self.pins = saved["centers"], saved["shift"], saved["pins"]
         self.labels[:] = saved["labels"]
         self.objective = [float(value) for value in saved["objective"]]
@@ -381,9 +472,9 @@ def _moderate(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights if abs(exponent) < 64 else np.ldexp(weights, -exponent)
 
 
-def _new_labels(rows: int) -> NDArray[np.int32]:
-    """Return room for labels: in memory, above 1 GiB in a file that vanishes with the array."""
-    if rows * 4 <= _MAPPED_LABELS:
+def _new_labels(rows: int, memory: int) -> NDArray[np.int32]:
+    """Return room for labels: in memory, or if they are many in a file that vanishes with the array."""
+    if rows * 4 <= mapped_from(memory):
         return np.full(rows, -1, np.int32)
     with tempfile.TemporaryFile() as file:
         mapped = np.memmap(file, np.int32, "w+", shape=(rows,))
@@ -392,6 +483,30 @@ def _new_labels(rows: int) -> NDArray[np.int32]:
 
 
 # Kernels: module-level functions of arrays ------------------------------------------------------
+
+
+def _searched(
+    chunk: Array,
+    *aligned: Array,
+    index: Index,
+    centers: Array,
+    pins: NDArray[np.int64],
+    scale: int,
+    weight_scale: int,
+) -> kernels.Partial:
+    """Label each row by an index over the centers; `pins` need the numbers of the rows first."""
+    labels = _search_labels(index, chunk, centers)
+    if len(pins):
+        places, *aligned = aligned  # type: ignore[assignment]
+        for row, center in pins:
+            labels[places == row] = center
+    weights = aligned[0] if aligned else None
+    return kernels.accumulate(chunk, labels, weights, scale=scale, weight_scale=weight_scale)
+
+
+def _larger(a: tuple[float, ...], b: tuple[float, ...]) -> tuple[float, ...]:
+    """Combine the extremes of two chunks."""
+    return tuple(map(max, a, b))
 
 
 def _extremes(chunk: Array, *aligned: Array, shift: Array) -> tuple[float, float, float]:

@@ -12,12 +12,14 @@ import numpy as np
 
 from vwkit.base import Field, backend
 from vwkit.builtin.lloyd import Lloyd
+from vwkit.builtin.seeding import sample_size, start_work
 from vwkit.errors import DataError
+from vwkit.estimates import Estimate
 from vwkit.hashing import derive_seed, sample_rows
 from vwkit.jobs import Job, job, use_job
 from vwkit.quantizer import Quantizer, check_slices
 from vwkit.stream import Stream
-from vwkit.types import Positive
+from vwkit.types import Array, Positive
 
 __all__ = ["PQ"]
 
@@ -68,14 +70,70 @@ class PQ(Quantizer):
         width = stream.dim // self.m
         self.codebook = np.empty((self.m, self.ks, width), np.float32)
         current = job()
-        for j in range(self.m):
+        for j in range(self._taken_up(current), self.m):
             part = np.ascontiguousarray(sample[:, j * width : (j + 1) * width])
             seed = derive_seed(self.seed, f"slice {j}")
             lloyd = cast("Any", Lloyd)(k=self.ks, iterations=self.iterations, seed=seed)
             with use_job(_quiet(current, j)):
                 lloyd._fit(part, None)
             self.codebook[j] = lloyd.centers
+            current.checkpoint(j + 1, {"codebook": self.codebook[: j + 1]})
             current.progress(j + 1, self.m, "subspaces")
+
+    def _taken_up(self, current: Job) -> int:
+        """Take the slices that an earlier process finished; return how many."""
+        saved = current.resume()
+        if saved is None or saved[1].keys() != {"codebook"} or not 0 < saved[0] <= self.m:
+            return 0
+        found = saved[1]["codebook"]
+        if found.dtype != np.float32 or found.shape != (saved[0], *self.codebook.shape[1:]):
+            return 0
+        self.codebook[: saved[0]] = found
+        return saved[0]
+
+    def _fit_elsewhere(self, sample: Array, current: Job) -> None:
+        """Learn each slice in another process."""
+        width = sample.shape[1] // self.m
+        saved = current.resume()
+        done = 0
+        if saved is not None and saved[1]["codebook"].shape == self.codebook.shape:
+            done, self.codebook = saved[0], saved[1]["codebook"]
+        tasks = (
+            (
+                np.ascontiguousarray(sample[:, j * width : (j + 1) * width]),
+                derive_seed(self.seed, f"slice {j}"),
+            )
+            for j in range(done, self.m)
+        )
+        shared = {"k": self.ks, "iterations": self.iterations}
+        for j, centers in enumerate(current.each(_slice_centers, tasks, shared), done):
+            self.codebook[j] = centers
+            current.checkpoint(j + 1, {"codebook": self.codebook})
+            current.progress(j + 1, self.m, "subspaces")
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        taken = min(rows, max(self.ks, self.train_rows or 1000 * self.ks))
+        width = max(1, dim // self.m)
+        sample = taken * dim * itemsize
+        seeds = min(taken, sample_size(self.ks)) * width * (itemsize + 4)
+        slices = taken * (width * itemsize + 4)
+        return Estimate(
+            work=self.iterations * taken * self._row_work(dim)
+            + self.m * start_work(min(taken, sample_size(self.ks)), self.ks, width),
+            memory=sample + slices + max(seeds, 12 << 20),
+            least=sample,
+            disk=4 * self.ks * dim,
+        )
+
+    def _row_work(self, dim: int) -> float:
+        return (self.ks + 100.0) * dim
+
+
+def _slice_centers(part: Array, seed: int, *, k: int, iterations: int) -> Array:
+    lloyd = cast("Any", Lloyd)(k=k, iterations=iterations, seed=seed)
+    lloyd._fit(part, None)
+    centers: Array = lloyd.centers
+    return centers
 
 
 def _quiet(current: Job, j: int) -> Job:

@@ -9,29 +9,36 @@ from typing import Any, ClassVar
 from vwkit.base import Field, backend
 from vwkit.codes import kind_of, read_note
 from vwkit.featurizer import Reader
-from vwkit.formats import open_vectors
+from vwkit.formats import VectorFile, open_vectors
+from vwkit.formats.remote import Place
 from vwkit.stream import Stream, chunk_rows
 from vwkit.types import Array
 
-__all__ = ["READERS", "FileReader", "open_stream"]
+__all__ = ["READERS", "FileReader", "file_stream", "open_stream"]
 
 
-def open_stream(path: Path, format: str | None = None, *, partial: bool = False) -> Stream:
+def open_stream(path: Place | str, format: str | None = None, *, partial: bool = False) -> Stream:
     """Open a descriptor file as a Stream; its format is sniffed where it is not given."""
     file = open_vectors(path, format, partial=partial)
+    if file.format == "oxford-sift":
+        return file_stream(file, kind="sift")
+    maker = read_note(file.path) if isinstance(file.path, Path) else None
+    return file_stream(file, kind=None if maker is None else kind_of(maker))
+
+
+def file_stream(file: VectorFile, *, kind: str | None) -> Stream:
+    """Return an opened descriptor file as a Stream."""
     step = chunk_rows(file.dim * file.dtype.itemsize)
 
     def chunks() -> Iterator[Array]:
         return file.chunks(step)
 
-    stream = Stream(chunks, dim=file.dim, dtype=file.dtype, rows=file.rows)
+    stream = Stream(chunks, dim=file.dim, dtype=file.dtype, rows=file.rows, kind=kind)
     stream._array = file.array
+    stream.step = step
     if file.rows is not None:
         stream._random = file.take
-    if file.format == "oxford-sift":
-        stream.kind = "sift"
-    elif (maker := read_note(path)) is not None:
-        stream.kind = kind_of(maker)
+        stream.reader = file
     return stream
 
 
@@ -42,13 +49,14 @@ class FileReader(Reader):
     format: ClassVar[str]
 
     deterministic = True
+    reads_urls = True
     choose = "descriptors that are in such a file; `vectors: {path: …}` finds it by itself."
 
     partial: bool = Field(
         default=False, doc="Accept a file that ends early and use its whole rows."
     )
 
-    def _read(self, path: Path) -> Stream:
+    def _read(self, path: Place) -> Stream:
         return open_stream(path, self.format, partial=self.partial)
 
 

@@ -9,6 +9,7 @@ al. 2012, "Scalable k-means++"), so that the distances are one matrix product.
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +20,24 @@ from vwkit.metrics import squared_norms
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
-__all__ = ["plus_plus"]
+__all__ = ["plus_plus", "sample_size", "start_work"]
 
 _SAMPLE_PER_CENTER = 10
 _SAMPLE_AT_LEAST = 16_384
 # A fixed block: float32 products depend on their shape, and the start must not depend on chunks.
 _BLOCK = 4096
+_WORTH_KEEPING = 1.0  # seconds of work
+
+
+def sample_size(k: int) -> int:
+    """Return how many rows k centers are drawn from, at most."""
+    return max(_SAMPLE_PER_CENTER * k, _SAMPLE_AT_LEAST)
+
+
+def start_work(rows: int, k: int, dim: int) -> float:
+    """Return the work of drawing k centers of a sample, where a product of two numbers is 1."""
+    draws = min(k, 8) + math.log(max(k, 8) / 8) / math.log(1.125)
+    return float(rows * dim * (k + 300 * draws))
 
 
 def plus_plus(
@@ -44,16 +57,16 @@ def plus_plus(
     -------
     (k, d) float32
     """
-    wanted = max(_SAMPLE_PER_CENTER * k, _SAMPLE_AT_LEAST)
-    picked = sample_rows(stream.count(), wanted, seed)
+    picked = sample_rows(stream.count(), sample_size(k), seed)
     rows = stream.take(picked)
     mass = np.ones(len(rows)) if weights is None else weights[picked]
     if not mass.any():
         mass = np.ones(len(rows))
     ready = _centred(rows)
-    distance = np.full(len(rows), np.inf, np.float32)
-    chosen: list[int] = []
-    draw = 0
+    current = current.here()  # a sample, looked at a hundred times: not worth sending
+    kept = current.within("start")
+    draw, chosen, distance = _taken_up(kept, len(rows), k)
+    begun = time.monotonic()
     while len(chosen) < k:
         current.check()
         draw += 1
@@ -74,10 +87,23 @@ def plus_plus(
         )
         distance = np.concatenate(list(parts))
         distance[fresh] = 0
+        if time.monotonic() - begun >= _WORTH_KEEPING:
+            kept.checkpoint(draw, {"chosen": np.array(chosen, np.int64), "distance": distance})
     centers = rows[chosen].astype(np.float32)
     if len(chosen) < k:
         centers = np.concatenate([centers, np.repeat(centers[-1:], k - len(chosen), axis=0)])
     return np.ascontiguousarray(centers)
+
+
+def _taken_up(kept: Job, rows: int, k: int) -> tuple[int, list[int], NDArray[np.float32]]:
+    """Return the draws so far, what they chose, and each row's distance to it."""
+    saved = kept.resume()
+    if saved is not None and saved[1].keys() == {"chosen", "distance"}:
+        chosen, distance = saved[1]["chosen"], saved[1]["distance"]
+        fits = distance.shape == (rows,) and distance.dtype == np.float32
+        if fits and chosen.dtype == np.int64 and chosen.ndim == 1 and 0 < len(chosen) <= k:
+            return saved[0], chosen.tolist(), distance
+    return 0, [], np.full(rows, np.inf, np.float32)
 
 
 def _centred(rows: Array) -> NDArray[np.float32]:

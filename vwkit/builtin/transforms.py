@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.base import Field, backend
-from vwkit.errors import ParameterError
-from vwkit.jobs import job, one_blas_thread
+from vwkit.errors import ArtifactError, ParameterError
+from vwkit.estimates import Estimate
+from vwkit.jobs import Job, job, one_blas_thread
 from vwkit.metrics import normalised, squared_norms
+from vwkit.restoring import check_array
 from vwkit.stream import Stream, row_spans
 from vwkit.transform import Transform
 from vwkit.types import Array, Positive
@@ -110,24 +113,35 @@ class PCA(Transform):
         current = job()
         rows = stream.count()
         # A fixed block, added in order: the same sums for any threads.
-        total = np.zeros(stream.dim)
-        for part in current.map(_sum, stream, rows=_BLOCK):
-            total += part
-        mean = (total / rows).astype(np.float32)
+        sums = _Sums(current, stream)
+        mean = (sums.total() / rows).astype(np.float32)
         few = self._of_few_rows(stream, mean) if rows < stream.dim else None
         if few is not None:
             self.mean = mean
             self.components, self.explained = few
             return
-        scatter = np.zeros((stream.dim, stream.dim))
-        for part in current.map(_scatter, stream, {"mean": mean}, rows=_BLOCK, unit="rows"):
-            scatter += part
-        values, axes = np.linalg.eigh(scatter / max(1, rows - 1))
+        values, axes = np.linalg.eigh(sums.scatter(mean) / max(1, rows - 1))
         values, axes = np.maximum(values[::-1], 0), _with_signs(axes[:, ::-1].T)
         keep = self._kept(values, stream.dim)
         self.mean = mean
         self.components = np.ascontiguousarray(axes[:keep], np.float32)
         self.explained = values[:keep]
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        side = min(rows, dim)
+        block = 12 * min(rows, _BLOCK) * dim * (job().threads + 1)
+        # Few rows are all held, and their products with each other are taken apart.
+        held = 16.0 * rows * dim if rows < dim else 8.0 * dim * dim
+        return Estimate(
+            work=float(rows * dim * side + 20 * side**3),
+            memory=held + 32 * side * side + block,
+            least=held,
+            disk=4.0 * dim * min(side, self.dim or side),
+            reads=2,
+        )
+
+    def _row_work(self, dim: int) -> float:
+        return dim * float(len(self.components) if self._fitted else self.dim or dim)
 
     def _kept(self, values: NDArray[np.float64], dim: int) -> int:
         """Return how many components to keep, of which the first have these variances."""
@@ -177,13 +191,67 @@ class PCA(Transform):
 
         return _in_blocks(rotated, vectors, len(axes))
 
+    def _check_restored(self) -> None:
+        held = vars(self)
+        check_array("components", held.get("components"), (None, self._dim), "f", finite=True)
+        check_array("mean", held.get("mean"), (self._dim,), "f", finite=True)
+        kept = len(self.components)
+        check_array("explained", held.get("explained"), (kept,), "f", low=0, finite=True)
+        if not 0 < kept <= (self._dim or 0):
+            raise ArtifactError(f"it keeps {kept} of {self._dim} dimensions; damaged")
+
     def _out_dim(self, dim: int) -> int:
         return len(self.components)
 
 
 _BLOCK = 8192
+_WORTH_KEEPING = 1.0  # seconds of work
 # Of the largest variance: what is less is too near to rounding to give a direction.
 _LEAST = 1e-9
+
+
+class _Sums:
+    """The two sums of a PCA over all rows; a killed process leaves them to the next."""
+
+    def __init__(self, current: Job, stream: Stream) -> None:
+        self.job, self.stream, self.rows = current, stream, stream.count()
+        self._kept = time.monotonic()
+        # How many rows of each sum are done.
+        self._done = np.zeros(2, np.int64)
+        self._sums = np.zeros(stream.dim), np.zeros((stream.dim, stream.dim))
+        saved = current.resume()
+        if saved is not None and self._fits(saved[1]):
+            self._done = saved[1]["done"]
+            self._sums = saved[1]["total"], saved[1]["scatter"]
+
+    def total(self) -> NDArray[np.float64]:
+        """Return the sum of the rows, (d,)."""
+        return self._summed(0, _sum, {})
+
+    def scatter(self, mean: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the sum of their products about the mean, (d, d)."""
+        return self._summed(1, _scatter, {"mean": mean})
+
+    def _summed(self, which: int, kernel: Any, arrays: dict[str, Array]) -> NDArray[np.float64]:
+        rest = self.stream.from_row(int(self._done[which]))
+        for part in self.job.map(kernel, rest, arrays, rows=_BLOCK):
+            self._sums[which][...] += part
+            self._done[which] = min(self.rows, self._done[which] + _BLOCK)
+            self.job.progress(int(self._done.sum()), 2 * self.rows, "rows")
+            if time.monotonic() - self._kept >= _WORTH_KEEPING:
+                self._kept = time.monotonic()
+                total, scatter = self._sums
+                state = {"done": self._done, "total": total, "scatter": scatter}
+                self.job.checkpoint(int(self._done.sum()), state)
+        return self._sums[which]
+
+    def _fits(self, saved: dict[str, Array]) -> bool:
+        dim = self.stream.dim
+        own = {"done": ((2,), "<i8"), "total": ((dim,), "<f8"), "scatter": ((dim, dim), "<f8")}
+        if {name: (array.shape, array.dtype.str) for name, array in saved.items()} != own:
+            return False
+        done = saved["done"]
+        return bool(((done == self.rows) | ((done % _BLOCK == 0) & (done < self.rows))).all())
 
 
 def _with_signs(axes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from vwkit.base import Field, Nested, backend
 from vwkit.clusterer import Clusterer
 from vwkit.data import prepare
-from vwkit.errors import NotFittedError, ParameterError, UnsupportedError
+from vwkit.errors import ArtifactError, NotFittedError, ParameterError, UnsupportedError
+from vwkit.estimates import Estimate
 from vwkit.index import Index
 from vwkit.kernels import nearest_rows
 from vwkit.quantizer import Quantizer, code_dtype
@@ -102,6 +103,12 @@ class Vocabulary(Quantizer):
             self.lookup.build(self.codebook[0])
         self._fitted = True
 
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate | None:
+        return self.clusterer._estimate(rows, dim, itemsize)
+
+    def _row_work(self, dim: int) -> float:
+        return self.clusterer._row_work(dim)
+
     def _encode(self, vectors: Any) -> Array:
         clusterer, quantizer = self.clusterer, self.clusterer.quantizer
         words: Array
@@ -119,6 +126,19 @@ class Vocabulary(Quantizer):
     def _decode(self, codes: Array) -> Array:
         decoded: Array = self.codebook[0][codes[:, 0]]
         return decoded
+
+    def _check_restored(self) -> None:
+        lookup, words = self.lookup, self.clusterer
+        if not words._fitted or not words.has_centers or words.consumes not in ("vectors", "codes"):
+            raise ArtifactError("its clusterer has no centers; damaged, make it again")
+        quantizer = words.quantizer
+        dim = words._dim if quantizer is None else quantizer._dim
+        if self._dim != dim:
+            raise ArtifactError(f"its words are of {dim} dimensions, not {self._dim}; damaged")
+        if lookup is not None and (
+            not lookup._fitted or lookup._dim != dim or len(lookup) != self.k
+        ):
+            raise ArtifactError("its lookup is not one of its words; damaged, make it again")
 
     def _code_columns(self) -> int:
         return 1

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from vwkit.cli.progress import logs_shown, reporter
-from vwkit.cli.signals import AT_THE_NEXT, stopping
+from vwkit.cli.signals import AT_THE_NEXT, GRACE, stopping
 
 __all__ = ["add_command", "remove_command"]
 
@@ -84,7 +84,11 @@ def _changed(run: Path, work: Any, quiet: bool) -> tuple[Any, Any]:
 
     opened = Run.open(run)
     stop = threading.Event()
-    with reporter(quiet=quiet) as shown, logs_shown(shown), stopping(stop, AT_THE_NEXT):
+    with (
+        reporter(quiet=quiet) as shown,
+        logs_shown(shown),
+        stopping(stop, AT_THE_NEXT, grace=GRACE),
+    ):
         try:
             with use_job(Job(progress=shown, stop=stop)):
                 items = work(opened)

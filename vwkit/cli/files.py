@@ -12,10 +12,10 @@ __all__ = ["convert_command", "inspect_command"]
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect_command(file: Path, as_json: bool) -> None:
-    """Say what FILE is (a descriptor file, an artifact, a run, words) and check all of it."""
+def inspect_command(file: str, as_json: bool) -> None:
+    """Say what FILE is (a descriptor file or its URL, an artifact, a run, words); check all of it."""
     from vwkit.inspecting import inspect_path
 
     found = inspect_path(file)
@@ -34,11 +34,14 @@ def _text(value: Any) -> str:
 
 
 @click.command("convert")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path())
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--from", "format", help="The source's format, where its name does not tell.")
-def convert_command(source: Path, target: Path, format: str | None) -> None:
-    """Convert the descriptor file SOURCE to TARGET; the formats follow from the names."""
+def convert_command(source: str, target: Path, format: str | None) -> None:
+    """Convert the descriptor file SOURCE, or that of a URL, to the file TARGET.
+
+    The formats follow from the names.
+    """
     from vwkit.api import read
 
     rows = read(source, format).write(target)

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from vwkit.cli.text import printable as _printable
+
 __all__ = ["cli", "main"]
 
 # Each command lives in its own module and is imported only when it is called.
@@ -18,19 +20,26 @@ _COMMANDS = {
     "backends": ("backends", "List the backends, or describe one."),
     "cache": ("cache", "Show, clear or trim the cache."),
     "check": ("run", "Check a spec and say everything that is wrong with it."),
+    "compact": ("compact", "Let go of what removed items left in a run's index."),
     "conformance": ("conformance", "Run the conformance suite on an installed backend."),
     "convert": ("files", "Convert a descriptor file to another format."),
     "demo": ("demo", "Build and score a search engine on real photographs."),
     "evaluate": ("search", "Score a finished run."),
     "inspect": ("files", "Say what a descriptor file, artifact or run is, and check it."),
     "new": ("new", "Print a commented spec to start from."),
+    "plan": ("plan", "Say what running a spec would take, without running it."),
     "remove": ("add", "Remove items from a finished run and its index."),
     "report": ("search", "Write a run's report again."),
     "run": ("run", "Run a spec."),
     "schema": ("backends", "Print a JSON schema of specs, for editors."),
     "search": ("search", "Search a finished run by pictures or item ids."),
     "serve": ("serve", "Serve a finished run as a web page and a JSON API."),
+    "status": ("status", "Say how a run is doing: at work, interrupted, failed or finished."),
 }
+
+
+# Characters of a line that is shown; names and values in files may be of any length.
+_LONGEST = 2000
 
 
 class _Lazy(click.Group):
@@ -76,11 +85,6 @@ def _show_warning(message: Any, *_: Any, **__: Any) -> None:
     click.echo(f"warning: {_printable(str(message))}", err=True)
 
 
-def _printable(text: str) -> str:
-    """Show what could steer a terminal (names and metadata come from files) as what it is not."""
-    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 usage, 1 data, 130 interrupted."""
     warnings.showwarning = _show_warning
@@ -119,5 +123,11 @@ def _line(error: Any) -> str:
     from vwkit.errors import SpecError
 
     if isinstance(error, SpecError):
-        return _printable(str(error))  # one line per problem, each with its place
-    return "error: " + _printable(" ".join(str(error).split("\n")))
+        lines = str(error).split("\n")  # one per problem, each with its place
+        return "\n".join(_printable(_shortened(line)) for line in lines)
+    return "error: " + _printable(_shortened(" ".join(str(error).split("\n"))))
+
+
+def _shortened(line: str) -> str:
+    """Leave out the middle of a line that quotes something very long."""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Protocol
 
+from vwkit.observing.rates import Rate
+
 __all__ = ["Reporter", "logs_shown", "reporter"]
 
 _LINE_EVERY = 10.0
@@ -47,6 +49,10 @@ def reporter(*, quiet: bool = False) -> Reporter:
     if quiet:
         return _Silence()
     return _Bars() if sys.stderr.isatty() else _Lines()
+
+
+def _number(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _values(values: dict[str, float]) -> str:
@@ -98,7 +104,8 @@ class _Lines(_Silence):
 
     def __init__(self) -> None:
         self._stage = ""
-        self._start = self._said = time.monotonic()
+        self._said = time.monotonic()
+        self._rate = Rate(self._said)
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -108,21 +115,22 @@ class _Lines(_Silence):
     ) -> None:
         now = time.monotonic()
         if stage != self._stage:
-            self._stage, self._start, self._said = stage, now, now
+            self._stage, self._said, self._rate = stage, now, Rate(now)
             print(f"{stage} …", file=sys.stderr, flush=True)
+        if not unit and "resumed" in values:
+            self._rate.resumed(now)
+            print(f"{stage}: goes on at step {values['resumed']:,.0f}", file=sys.stderr, flush=True)
             return
+        self._rate.told(done, total, now)
         if now - self._said < _LINE_EVERY or not done:
             return
         self._said = now
-        rate = done / max(1e-9, now - self._start)
-        left = f", {(total - done) / rate:,.0f} s left" if total else ""
+        rate, seconds = self._rate.now(), self._rate.seconds_left()
+        fast = "" if rate is None else f", {_number(rate)} {unit}/s"
+        left = "" if seconds is None else f", {seconds:,.0f} s left"
         whole = f" of {total:,}" if total else ""
         said = f", {_values(values)}" if values else ""
-        print(
-            f"{stage}: {done:,}{whole} {unit}, {rate:,.0f} {unit}/s{left}{said}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"{stage}: {done:,}{whole} {unit}{fast}{left}{said}", file=sys.stderr, flush=True)
 
 
 class _Bars(_Silence):
@@ -157,7 +165,7 @@ class _Bars(_Silence):
             columns.append(TextColumn("{task.fields[values]}", table_column=shown))
         self._progress = Progress(*columns, console=console, refresh_per_second=8)
         self._tasks: dict[str, Any] = {}
-        self._starts: dict[str, float] = {}
+        self._rates: dict[str, Rate] = {}
         self._last: str | None = None
 
     def __enter__(self) -> _Bars:
@@ -186,9 +194,13 @@ class _Bars(_Silence):
             self._last = stage
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=None, rate="", values="")
-            self._starts[stage] = time.monotonic()
-        seconds = max(1e-9, time.monotonic() - self._starts[stage])
-        rate = f"{done / seconds:,.0f} {unit}/s" if done else ""
+            self._rates[stage] = Rate(time.monotonic())
+        if not unit and "resumed" in values:
+            self._rates[stage].resumed(time.monotonic())
+            return
+        self._rates[stage].told(done, total, time.monotonic())
+        now = self._rates[stage].now()
+        rate = "" if now is None else f"{_number(now)} {unit}/s"
         self._progress.update(
             self._tasks[stage], completed=done, total=total, rate=rate, values=_values(values)
         )

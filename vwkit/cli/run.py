@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vwkit.cli.progress import logs_shown, reporter
-from vwkit.cli.signals import AT_THE_NEXT, stopping
+from vwkit.cli.signals import AT_THE_NEXT, GRACE, stopping
 
 __all__ = ["check_command", "execute", "run_command", "summary"]
 
@@ -54,8 +54,9 @@ def run_command(
 def check_command(spec: Path, overrides: tuple[str, ...]) -> None:
     """Check SPEC without running it; every problem gets a line with its place."""
     from vwkit.pipeline import Pipeline
+    from vwkit.planning.making import check_budget
 
-    Pipeline.from_file(spec, overrides)
+    check_budget(Pipeline.from_file(spec, overrides).spec)
     click.echo(f"{spec}: fine")
 
 
@@ -65,7 +66,13 @@ def execute(pipeline: Any, out: Path, *, resume: bool = False, quiet: bool = Fal
 
     settings = pipeline.spec.run
     stop = threading.Event()
-    with reporter(quiet=quiet) as shown, logs_shown(shown), stopping(stop, AT_THE_NEXT):
+    # Other processes are told to end, which takes longer.
+    grace = GRACE if settings.executor is None else None
+    with (
+        reporter(quiet=quiet) as shown,
+        logs_shown(shown),
+        stopping(stop, AT_THE_NEXT, grace=grace),
+    ):
         job = Job(threads=settings.threads, memory=settings.memory, progress=shown, stop=stop)
         return pipeline.run(out, resume=resume, job=job)
 

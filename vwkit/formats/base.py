@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -9,12 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vwkit.errors import DataError, FormatError, ParameterError, ShapeError
+from vwkit.errors import DataError, FormatError, ParameterError, ShapeError, UnsupportedError
+
+if TYPE_CHECKING:
+    from vwkit.formats.remote import Place
 
 __all__ = [
     "FORMATS",
@@ -83,7 +87,7 @@ class UnknownFormatError(FormatError):
 
 
 @contextmanager
-def opening(path: Path) -> Iterator[None]:
+def opening(path: Place) -> Iterator[None]:
     """Turn the operating system's refusals while reading `path` into errors of ours."""
     try:
         yield
@@ -128,7 +132,7 @@ class VectorFile(ABC):
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePlace
         The file.
     format : str
         A key of `FORMATS`.
@@ -149,13 +153,17 @@ class VectorFile(ABC):
     partial_bytes: int = 0
 
     def __init__(
-        self, path: Path, format: str, *, rows: int | None, dim: int, dtype: np.dtype[Any]
+        self, path: Place, format: str, *, rows: int | None, dim: int, dtype: np.dtype[Any]
     ) -> None:
         self.path = path
         self.format = format
         self.rows = rows
         self.dim = dim
         self.dtype = native(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process may work in another folder.
+        return {**vars(self), "path": self.path.absolute()}
 
     def __repr__(self) -> str:
         rows = "unknown" if self.rows is None else self.rows
@@ -222,6 +230,20 @@ class VectorFile(ABC):
         if low < 0 or (self.rows is not None and high >= self.rows):
             raise self._outside(low if low < 0 else high)
         return self._take(wanted.astype(np.int64, copy=False))
+
+    def first(self, rows: int) -> VectorFile:
+        """Return the same file without what comes after its first `rows` rows.
+
+        Raises
+        ------
+        UnsupportedError
+            If the file is compressed: its rows are not counted.
+        """
+        if self.rows is None:
+            raise UnsupportedError(f"{self.path}: the rows of a compressed file are not known")
+        fewer = copy.copy(self)
+        fewer.rows = min(self.rows, max(0, int(rows)))
+        return fewer
 
     def chunks(self, rows_per_chunk: int) -> Iterator[npt.NDArray[Any]]:
         """Read the file once from its beginning.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from vwkit.errors import FormatError
 from vwkit.formats.base import VectorFile, opening
+from vwkit.formats.remote import Place
 from vwkit.formats.stored import FlatFile
 
 __all__ = ["COMPONENT", "HEADER", "open_bigann"]
@@ -32,7 +32,7 @@ COMPONENT: Mapping[str, np.dtype[Any]] = MappingProxyType(
 HEADER = struct.Struct("<II")
 
 
-def open_bigann(path: Path, format: str, size: int, partial: bool) -> VectorFile:
+def open_bigann(path: Place, format: str, size: int, partial: bool) -> VectorFile:
     """Open an fbin, u8bin, i8bin or ibin file.
 
     Parameters

@@ -8,14 +8,14 @@ before anything is mapped.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from vwkit.errors import FormatError
+from vwkit.errors import FormatError, UnsupportedError
 from vwkit.formats.base import VectorFile, opening
+from vwkit.formats.remote import Place, RemotePlace
 from vwkit.formats.stored import FlatFile, StoredFile
 
 __all__ = ["MAGIC", "header", "open_npy"]
@@ -39,7 +39,7 @@ class FortranFile(StoredFile):
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         format: str,
         *,
         rows: int,
@@ -48,7 +48,8 @@ class FortranFile(StoredFile):
         size: int,
         offset: int,
     ) -> None:
-        super().__init__(path, format, rows=rows, dim=dim, dtype=dtype, size=size)
+        width = dim * dtype.itemsize
+        super().__init__(path, format, rows=rows, dim=dim, dtype=dtype, size=size, width=width)
         self._offset = offset
         self._stored = dtype
 
@@ -59,11 +60,11 @@ class FortranFile(StoredFile):
     def _read(self, start: int, stop: int) -> npt.NDArray[Any]:
         return np.array(self._columns()[:, start:stop].T, self.dtype, order="C")
 
-    def _take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def _take_mapped(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         return np.array(self._columns()[:, rows].T, self.dtype, order="C")
 
 
-def open_npy(path: Path, format: str, size: int, partial: bool) -> VectorFile:
+def open_npy(path: Place, format: str, size: int, partial: bool) -> VectorFile:
     """Open an ``npy`` file.
 
     Raises
@@ -94,11 +95,18 @@ def open_npy(path: Path, format: str, size: int, partial: bool) -> VectorFile:
             f"{path}: its header claims {rows} rows of {dim} {stored}, that is {expected:,} bytes, "
             f"but the file has {size:,}: it {state}"
         )
-    kind = FortranFile if order[1] == "True" else FlatFile
+    by_column = order[1] == "True"
+    if by_column and isinstance(path, RemotePlace):
+        raise UnsupportedError(
+            f"{path}: is stored column by column, so that no row can be read from afar by itself; "
+            "save it again with np.save(name, np.ascontiguousarray(array)), or give its sha256 too "
+            "to have it fetched whole"
+        )
+    kind = FortranFile if by_column else FlatFile
     return kind(path, format, rows=rows, dim=dim, dtype=stored, size=size, offset=offset)
 
 
-def _header_text(path: Path) -> tuple[str, int]:
+def _header_text(path: Place) -> tuple[str, int]:
     """Return the header's text and where the data begin."""
     with opening(path), path.open("rb") as file:
         start = file.read(12)
@@ -113,8 +121,9 @@ def _header_text(path: Path) -> tuple[str, int]:
         length = int.from_bytes(start[8:used], "little")
         if len(start) < used or length > _MAX_HEADER:
             raise FormatError(f"{path}: its npy header cannot be read; the file is damaged")
-        file.seek(used)
-        text = file.read(length)
+        # The header of version 1 begins two bytes earlier than those of the others.
+        begun = start[used:]
+        text = (begun + file.read(max(0, length - len(begun))))[:length]
     if len(text) < length:
         raise FormatError(f"{path}: ends within its npy header: it is truncated")
     return text.decode("latin-1"), used + length
@@ -132,7 +141,7 @@ def _shape(text: str) -> tuple[int, ...] | None:
     return None if None in extents else tuple(int(extent[1]) for extent in extents if extent)
 
 
-def _dtype(text: str, path: Path) -> np.dtype[Any]:
+def _dtype(text: str, path: Place) -> np.dtype[Any]:
     """Return the element type a header names; nothing but plain numbers is let through."""
     found = _DESCR.search(text)
     if found is None:

@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from vwkit.errors import ParameterError
@@ -20,11 +19,12 @@ from vwkit.formats.base import (
 from vwkit.formats.bigann import open_bigann
 from vwkit.formats.npy import MAGIC, open_npy
 from vwkit.formats.oxford import open_oxford
+from vwkit.formats.remote import Place, RemotePlace, place_of
 from vwkit.formats.texmex import open_texmex
 
 __all__ = ["check_format", "format_of_name", "known_formats", "open_vectors"]
 
-_OPENERS: Mapping[str, Callable[[Path, str, int, bool], VectorFile]] = MappingProxyType(
+_OPENERS: Mapping[str, Callable[[Place, str, int, bool], VectorFile]] = MappingProxyType(
     {
         "fvecs": open_texmex,
         "ivecs": open_texmex,
@@ -43,7 +43,7 @@ _CROP = re.compile(r"\.crop_nb_\d+$")
 
 
 def open_vectors(
-    path: str | os.PathLike[str], format: str | None = None, *, partial: bool = False
+    path: str | os.PathLike[str] | RemotePlace, format: str | None = None, *, partial: bool = False
 ) -> VectorFile:
     """Open a descriptor file.
 
@@ -51,8 +51,8 @@ def open_vectors(
 
     Parameters
     ----------
-    path : path-like
-        The file.
+    path : path-like or str
+        The file; text that begins like a URL (``s3://…``) is read from there, in parts.
     format : str, optional
         A key of `FORMATS`; by default it follows from the file's name, for ``npy`` also from its
         content.
@@ -69,22 +69,26 @@ def open_vectors(
     ------
     MissingFileError
         If there is no such file.
+    MissingLibraryError
+        If a package is missing that reads such a URL.
+    DataError
+        If a store cannot be reached, or refuses.
     FormatError
         If it cannot be read, is truncated, empty, or not of the format it claims.
     ParameterError
         If `format` is not a known one.
     """
-    path = Path(path)
     if format is not None:
         check_format(format)
-    size = regular_size(path)
-    format = format or format_of_name(path.name) or _format_of_content(path)
+    place = place_of(path)
+    size = place.size if isinstance(place, RemotePlace) else regular_size(place)
+    format = format or format_of_name(place.name) or _format_of_content(place)
     if format is None:
         raise UnknownFormatError(
-            f"{path}: not a known kind of descriptor file. Known are {known_formats()}. If you know "
+            f"{place}: not a known kind of descriptor file. Known are {known_formats()}. If you know "
             "its format, name it: `use: bvecs` in a spec, format='bvecs' in Python"
         )
-    return _OPENERS[format](path, format, size, partial)
+    return _OPENERS[format](place, format, size, partial)
 
 
 def check_format(format: str) -> None:
@@ -111,7 +115,7 @@ def known_formats() -> str:
     return ", ".join(f"{name} ({', '.join(it.extensions)})" for name, it in FORMATS.items())
 
 
-def _format_of_content(path: Path) -> str | None:
+def _format_of_content(path: Place) -> str | None:
     # The other formats have no mark of their own: guessing them would read rubbish sooner or later.
     with opening(path), path.open("rb") as file:
         return "npy" if file.read(len(MAGIC)) == MAGIC else None

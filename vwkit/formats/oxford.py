@@ -20,6 +20,7 @@ import numpy.typing as npt
 from vwkit.errors import DataError, FormatError
 from vwkit.formats.alignment import Alignment, verify_alignment
 from vwkit.formats.base import VectorFile, opening, regular_size
+from vwkit.formats.remote import Place
 from vwkit.formats.stored import FlatFile
 
 __all__ = [
@@ -44,7 +45,7 @@ _MAX_LIST = 1 << 26
 _MIN_FEATURE = 11
 
 
-def open_oxford(path: Path, format: str, size: int, partial: bool) -> VectorFile:
+def open_oxford(path: Place, format: str, size: int, partial: bool) -> VectorFile:
     """Open an Oxford5k descriptor file: 128 uint8 a row, then 12 spare bytes or none.
 
     Raises

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vwkit.errors import FormatError
 from vwkit.formats.base import VectorFile, opening
+from vwkit.formats.remote import Place, RemotePlace
 
 __all__ = ["FlatFile", "StoredFile"]
 
@@ -23,24 +24,62 @@ class StoredFile(VectorFile):
     ----------
     size : int
         Size of the file in bytes when it was opened.
+    width : int
+        Bytes of a row in it.
     """
 
     rows: int
 
     def __init__(
-        self, path: Path, format: str, *, rows: int, dim: int, dtype: np.dtype[Any], size: int
+        self,
+        path: Place,
+        format: str,
+        *,
+        rows: int,
+        dim: int,
+        dtype: np.dtype[Any],
+        size: int,
+        width: int,
     ) -> None:
         super().__init__(path, format, rows=rows, dim=dim, dtype=dtype)
         self._size = size
+        self._width = width
+
+    def read(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """Return the rows [start, stop); see `VectorFile.read`."""
+        found = super().read(start, stop)
+        if isinstance(self.path, RemotePlace):
+            self.path.look()
+        return found
 
     def _chunks(self, rows_per_chunk: int) -> Iterator[npt.NDArray[Any]]:
+        if isinstance(self.path, RemotePlace):
+            yield from self.path.chunks(self._read, self.rows, self._width, rows_per_chunk)
+            return
         # Plain reads and not slices of a memory map: mapped pages count as the process's memory
         # until the system takes them back, and a file that shrinks under a map kills the process.
         for start in range(0, self.rows, rows_per_chunk):
             yield self._read(start, min(self.rows, start + rows_per_chunk))
 
+    def _take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if isinstance(self.path, RemotePlace):
+            out = np.empty((len(rows), self.dim), self.dtype)
+            return self.path.take(self._some, rows, self._width, out)
+        return self._take_mapped(rows)
+
+    def _some(self, rows: npt.NDArray[np.int64], start: int, stop: int) -> npt.NDArray[Any]:
+        """Return `rows`, which lie in [start, stop), reading those in one go."""
+        found: npt.NDArray[Any] = self._read(start, stop)[rows - start]
+        return found
+
+    @abstractmethod
+    def _take_mapped(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Return `rows` of a file on this machine."""
+
     def _bytes(self, offset: int, count: int) -> npt.NDArray[np.uint8]:
         """Read `count` bytes from `offset` into a new uint8 array."""
+        if isinstance(self.path, RemotePlace):
+            return self.path.fetch(offset, count)
         with opening(self.path), self.path.open("rb", buffering=0) as file:
             self._check_size(os.fstat(file.fileno()).st_size)
             found = np.fromfile(file, np.uint8, count, offset=offset)
@@ -82,7 +121,7 @@ class FlatFile(StoredFile):
 
     def __init__(
         self,
-        path: Path,
+        path: Place,
         format: str,
         *,
         rows: int,
@@ -91,24 +130,27 @@ class FlatFile(StoredFile):
         size: int,
         offset: int,
     ) -> None:
-        super().__init__(path, format, rows=rows, dim=dim, dtype=dtype, size=size)
+        width = dim * dtype.itemsize
+        super().__init__(path, format, rows=rows, dim=dim, dtype=dtype, size=size, width=width)
         self._offset = offset
         self._stored = dtype
 
     @property
     def array(self) -> npt.NDArray[Any] | None:
         """The whole file as a read-only (rows, dim) memory map; None in foreign byte order."""
-        return self._whole() if self._stored.isnative else None
+        if isinstance(self.path, RemotePlace) or not self._stored.isnative:
+            return None
+        return self._whole()
 
     def _whole(self) -> np.memmap[Any, np.dtype[Any]]:
         return self._map(self._offset, self._stored, (self.rows, self.dim))
 
     def _read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        width = self.dim * self._stored.itemsize
+        width = self._width
         found = self._bytes(self._offset + start * width, (stop - start) * width)
         return found.view(self._stored).reshape(-1, self.dim).astype(self.dtype, copy=False)
 
-    def _take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def _take_mapped(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         # A map of its own, so that its pages are given back at once.
         found = np.asarray(self._whole()).take(rows, axis=0)
         return found.astype(self.dtype, copy=False)

@@ -7,7 +7,6 @@ is read and not in the first alone: that is what tells a damaged or a mixed file
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from vwkit.errors import FormatError
 from vwkit.formats.base import VectorFile, opening
+from vwkit.formats.remote import Place
 from vwkit.formats.stored import StoredFile
 from vwkit.formats.texmex_gz import GZIP_MAGIC, open_compressed
 from vwkit.formats.texmex_rows import COMPONENT, check_rows, plausible_dim, record_bytes
@@ -42,7 +42,7 @@ class TexmexFile(StoredFile):
             out.view(np.uint8)[first - start : last - start] = records[:, 4:]
         return out.astype(self.dtype, copy=False)
 
-    def _take(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def _take_mapped(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         width = record_bytes(self.format, self.dim)
         mapped = np.asarray(self._map(0, np.dtype(np.uint8), (self.rows, width)))
         out = np.empty((len(rows), self.dim), COMPONENT[self.format])
@@ -54,15 +54,24 @@ class TexmexFile(StoredFile):
             out.view(np.uint8)[first : first + step] = records[:, 4:]
         return out.astype(self.dtype, copy=False)
 
+    def _some(self, rows: npt.NDArray[np.int64], start: int, stop: int) -> npt.NDArray[Any]:
+        width = record_bytes(self.format, self.dim)
+        records = self._bytes(start * width, (stop - start) * width).reshape(-1, width)[
+            rows - start
+        ]
+        check_rows(records, self.dim, self.path, rows)
+        components = np.ascontiguousarray(records[:, 4:]).view(COMPONENT[self.format])
+        return components.astype(self.dtype, copy=False)
+
     def look(self) -> None:
         """Check the dimensions of the first rows, reading nothing else of them."""
         width = record_bytes(self.format, self.dim)
         rows = min(self.rows, _LOOK)
-        heads = self._map(0, np.dtype(np.uint8), (rows, width))[:, :4]
+        heads = self._bytes(0, rows * width).reshape(rows, width)[:, :4]
         check_rows(heads, self.dim, self.path, np.arange(rows))
 
 
-def open_texmex(path: Path, format: str, size: int, partial: bool) -> VectorFile:
+def open_texmex(path: Place, format: str, size: int, partial: bool) -> VectorFile:
     """Open an fvecs, ivecs or bvecs file, compressed with gzip or not.
 
     Parameters
@@ -90,12 +99,15 @@ def open_texmex(path: Path, format: str, size: int, partial: bool) -> VectorFile
             f"rename it to {path.stem}"
         )
     dim = plausible_dim(head, path, format)
-    rows, spare = divmod(size, record_bytes(format, dim))
-    opened = TexmexFile(path, format, rows=rows, dim=dim, dtype=COMPONENT[format], size=size)
+    width = record_bytes(format, dim)
+    rows, spare = divmod(size, width)
+    opened = TexmexFile(
+        path, format, rows=rows, dim=dim, dtype=COMPONENT[format], size=size, width=width
+    )
     if rows == 0:
         raise FormatError(
             f"{path}: 0 whole rows: row 0 claims dimension {dim}, which takes "
-            f"{record_bytes(format, dim):,} bytes, and the file has {size:,}; it is truncated, or "
+            f"{width:,} bytes, and the file has {size:,}; it is truncated, or "
             f"not a {format} file"
         )
     if spare:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from vwkit.errors import FormatError, UnsupportedError
 from vwkit.formats.base import VectorFile, opening
+from vwkit.formats.remote import Place
 from vwkit.formats.texmex_rows import COMPONENT, check_rows, plausible_dim, record_bytes
 
 __all__ = ["GZIP_MAGIC", "inflate", "open_compressed"]
@@ -34,7 +34,7 @@ class _CutError(Exception):
     """The compressed stream ends before its end mark."""
 
 
-def inflate(path: Path) -> Generator[bytes, None, None]:
+def inflate(path: Place) -> Generator[bytes, None, None]:
     """Yield the decompressed content of a gzip file in pieces of at most 1 MiB.
 
     Several gzip members one after the other, and zero bytes after the last, are allowed as in
@@ -86,7 +86,7 @@ class CompressedFile(VectorFile):
         Whether a cut file is accepted. Then a whole pass over it sets `cut` and `partial_bytes`.
     """
 
-    def __init__(self, path: Path, format: str, *, dim: int, partial: bool) -> None:
+    def __init__(self, path: Place, format: str, *, dim: int, partial: bool) -> None:
         super().__init__(path, format, rows=None, dim=dim, dtype=COMPONENT[format])
         self._partial = partial
 
@@ -153,7 +153,7 @@ class CompressedFile(VectorFile):
         raise self._outside(int(rows[-1]))
 
 
-def open_compressed(path: Path, format: str, partial: bool) -> CompressedFile:
+def open_compressed(path: Place, format: str, partial: bool) -> CompressedFile:
     """Open a compressed fvecs, ivecs or bvecs file.
 
     Raises

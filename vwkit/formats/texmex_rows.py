@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vwkit.errors import FormatError
+from vwkit.formats.remote import Place
 
 __all__ = ["COMPONENT", "MAX_DIM", "check_rows", "plausible_dim", "record_bytes"]
 
@@ -27,7 +27,7 @@ def record_bytes(format: str, dim: int) -> int:
     return 4 + dim * COMPONENT[format].itemsize
 
 
-def plausible_dim(head: bytes, path: Path, format: str) -> int:
+def plausible_dim(head: bytes, path: Place, format: str) -> int:
     """Return the dimension that a file's first bytes claim.
 
     Raises
@@ -50,7 +50,7 @@ def plausible_dim(head: bytes, path: Path, format: str) -> int:
 
 
 def check_rows(
-    records: npt.NDArray[np.uint8], dim: int, path: Path, numbers: npt.NDArray[np.int64]
+    records: npt.NDArray[np.uint8], dim: int, path: Place, numbers: npt.NDArray[np.int64]
 ) -> None:
     """Check the dimension of every row.
 
@@ -60,7 +60,7 @@ def check_rows(
         Rows as stored.
     dim : int
         The dimension each must have.
-    path : Path
+    path : Path or RemotePlace
         Named in the error.
     numbers : ndarray of int64, shape (n,)
         The row numbers in the file.

@@ -11,7 +11,8 @@ from vwkit.around import Output
 from vwkit.base import backend
 from vwkit.codes import write_note
 from vwkit.errors import UnsupportedError
-from vwkit.formats import write_vectors
+from vwkit.formats import open_vectors, write_vectors
+from vwkit.observing.accounts import held
 from vwkit.outputs.files import new_file
 from vwkit.sparse import Sparse
 from vwkit.types import Array
@@ -20,10 +21,20 @@ __all__ = ["CodesOutput", "LabelsOutput", "VectorsOutput"]
 
 
 class _ArrayOutput(Output):
-    stage: ClassVar[str]
+    #: The run's stages that hold its rows: the first that there is.
+    stages: ClassVar[tuple[str, ...]]
 
     def _array(self, run: Any) -> Array:
         raise NotImplementedError(f"{type(self).__name__} must define _array")
+
+    def _rows(self, run: Any) -> tuple[str, int] | None:
+        rows = held(run, *self.stages)
+        return None if rows is None else ("rows", rows)
+
+    def _rows_written(self, path: Path) -> int | None:
+        if path.suffix == ".npy":  # one number a row too, which is no table of vectors
+            return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+        return open_vectors(path).rows
 
     def _write(self, run: Any, path: Path) -> None:
         array = self._array(run)
@@ -45,6 +56,7 @@ class CodesOutput(_ArrayOutput):
     """
 
     needs = ("quantizer",)
+    stages = ("codes",)
 
     def _array(self, run: Any) -> Array:
         codes: Array = run.arrays("codes")["codes"]
@@ -61,6 +73,7 @@ class LabelsOutput(_ArrayOutput):
     """The cluster of every row, as an (n,) int32 ``.npy`` file."""
 
     needs = ("clusterer",)
+    stages = ("labels", "clusterer")
 
     def _array(self, run: Any) -> Array:
         if run.has("labels"):
@@ -74,6 +87,7 @@ class VectorsOutput(_ArrayOutput):
     """The features of every item or descriptor: ``.npy``, ``.fvecs`` or ``.bvecs`` by the name."""
 
     needs = ("images",)
+    stages = ("colours", "vectors", "features")
 
     def _array(self, run: Any) -> Array:
         vectors = run.vectors

@@ -54,6 +54,16 @@ class TableOutput(Output):
             problem = Problem(("path",), f"a table is CSV or JSON; name it …{self.path.stem}.csv")
             raise ParameterError(f"table.{problem}", [problem])
 
+    def _rows(self, run: Any) -> tuple[str, int] | None:
+        listed = (run.manifest.get("accounts") or {}).get("items", {}).get("listed")
+        return None if listed is None else ("items", int(listed))
+
+    def _rows_written(self, path: Path) -> int:
+        with path.open(newline="", encoding="utf-8") as file:
+            if path.suffix.lower() == ".json":
+                return len(json.load(file))
+            return sum(1 for _ in csv.reader(file)) - 1
+
     def _write(self, run: Any, path: Path) -> None:
         columns = [*_PLAIN, *_Clusters.columns(run)]
         lines = self._lines(run)

@@ -12,6 +12,7 @@ from vwkit.around import Output
 from vwkit.base import Field, backend
 from vwkit.errors import ArtifactError, DataError
 from vwkit.items import read_items, write_items
+from vwkit.observing.accounts import held
 from vwkit.outputs.files import new_folder
 from vwkit.run import Run, Words
 
@@ -31,6 +32,15 @@ class WordsOutput(Output):
     writes = "folder"
 
     text: bool = Field(default=False, doc="Whether to write one text file per item, too.")
+
+    def _rows(self, run: Run) -> tuple[str, int] | None:
+        rows = held(run, "featurizer.words", "labels", "clusterer")
+        return None if rows is None else ("words", rows)
+
+    def _rows_written(self, path: Path) -> int:
+        words = np.load(path / "words.npy", mmap_mode="r", allow_pickle=False)
+        ends = int(np.load(path / "offsets.npy", mmap_mode="r", allow_pickle=False)[-1])
+        return min(ends, len(words))
 
     def _write(self, run: Run, path: Path) -> None:
         said = run.words
@@ -87,13 +97,18 @@ def read_words(folder: str | Path) -> tuple[Words, list[Any]]:
         if name == "keypoints" and not path.exists():
             continue
         try:
-            arrays[name] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ArtifactError(f"{path}: not a readable array: {error}") from None
+            # A map is checked against the file's size: a header may claim any shape.
+            arrays[name] = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        except Exception as error:  # whatever a made-up header leads to
+            said = " ".join(str(error).split())[:200]
+            raise ArtifactError(f"{path}: not a readable array: {said}") from None
     items = read_items(folder / "items.jsonl")
-    words, offsets = arrays["words"], arrays["offsets"]
+    words, offsets, points = arrays["words"], arrays["offsets"], arrays.get("keypoints")
     fits = (
-        offsets.ndim == 1
+        words.ndim == offsets.ndim == 1
+        and words.dtype.kind in "iu"
+        and offsets.dtype.kind in "iu"
+        and (points is None or (points.ndim == 2 and len(points) == len(words)))
         and len(offsets) == len(items) + 1
         and offsets[0] == 0
         and offsets[-1] == len(words)
@@ -101,7 +116,8 @@ def read_words(folder: str | Path) -> tuple[Words, list[Any]]:
     )
     if not fits:
         raise DataError(
-            f"{folder}: {len(words)} words, {len(offsets)} offsets and {len(items)} items "
-            "do not fit each other"
+            f"{folder}: words of shape {words.shape}, offsets of shape {offsets.shape}"
+            f"{'' if points is None else f', keypoints of shape {points.shape}'} and {len(items)} "
+            "items do not fit each other"
         )
-    return Words(words, offsets, arrays.get("keypoints")), items
+    return Words(words, offsets, points), items

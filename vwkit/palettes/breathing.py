@@ -103,10 +103,15 @@ def breathing(
         return Fit(rows[order[own]].astype(np.float32), [0.0])
     starts = np.arange(_STARTS if k <= _FEW else 1)[:, None]
     arrays = {"points": points, "weights": share, "first": first, "seed": seed}
-    found = list(current.map(_breathed, starts, arrays, rows=1))
-    centers = min(found, key=lambda one: one[0])[1]
-    objective: list[float] = []
-    for _ in range(iterations):
+    kept = _kept(current, k, rows.shape[1])
+    if kept is None:
+        found = list(current.map(_breathed, starts, arrays, rows=1))
+        kept = min(found, key=lambda one: one[0])[1], []
+    centers, objective = kept
+    while len(objective) < iterations:
+        # The first one keeps what has taken longest: the centers of the summary.
+        state = {"centers": centers, "objective": np.array(objective)}
+        current.checkpoint(len(objective), state)
         error, sums, counts = 0.0, np.zeros(centers.shape), np.zeros(k)
         parts = current.map(
             _sums, ready, {"centers": centers}, aligned={"weights": mass}, rows=_BLOCK
@@ -118,6 +123,20 @@ def breathing(
         if len(objective) > 1 and objective[-2] - objective[-1] < tolerance * objective[-2]:
             break
     return Fit((centers / unit + middle).astype(np.float32), objective)
+
+
+def _kept(current: Job, k: int, dim: int) -> tuple[NDArray[np.float32], list[float]] | None:
+    """Return the centers and objectives that a killed process left, or None."""
+    saved = current.resume()
+    if saved is None or saved[1].keys() != {"centers", "objective"}:
+        return None
+    centers, objective = saved[1]["centers"], saved[1]["objective"]
+    if centers.dtype != np.float32 or objective.dtype != np.float64:
+        return None
+    if centers.shape != (k, dim) or objective.shape != (saved[0],):
+        return None
+    done = objective.tolist()
+    return centers, done
 
 
 # The summary -------------------------------------------------------------------------------------

@@ -188,7 +188,14 @@ class Palette:
             return cls(colours.astype(np.uint8), counts, space)
         except FileNotFoundError:
             raise FormatError(f"{source}: no such file") from None
-        except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{source}: not a palette of vwkit ({error})") from None

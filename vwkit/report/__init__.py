@@ -24,7 +24,7 @@ def write_report(run: Any, path: Path) -> None:
     ArtifactError
         A part of the run is damaged.
     """
-    from vwkit.report import clusters, colours, sections, words
+    from vwkit.report import clusters, colours, sections, stages, words
     from vwkit.report.page import page
     from vwkit.report.pictures import Pictures
     from vwkit.report.searches import find_examples, search_section
@@ -51,7 +51,8 @@ def write_report(run: Any, path: Path) -> None:
         colours.colour_section(run),
         used,
         sections.learning_section(run),
-        sections.stage_section(run),
+        stages.stage_section(run),
+        stages.account_section(run),
         sections.skipped_section(run),
         sections.spec_section(run),
     ]

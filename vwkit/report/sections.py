@@ -12,6 +12,7 @@ import yaml
 
 from vwkit.report.clusters import has_clusters
 from vwkit.report.markup import Html, join, tag
+from vwkit.report.numbers import duration, memory
 from vwkit.report.page import definitions, section, table
 from vwkit.report.pictures import Pictures, spread
 from vwkit.report.searches import average_precisions, picture
@@ -26,7 +27,6 @@ __all__ = [
     "score_section",
     "skipped_section",
     "spec_section",
-    "stage_section",
     "tiles",
     "title",
 ]
@@ -106,9 +106,9 @@ def tiles(run: Any) -> Html:
         queries = (run.scores or {}).get("queries")
         shown.append(("mAP", f"{score:.3f}", f"{queries} queries" if queries else None))
     if "seconds" in run.manifest:
-        shown.append(("Time", _duration(run.manifest["seconds"]), None))
+        shown.append(("Time", duration(run.manifest["seconds"]), None))
     if "peak_memory" in run.manifest:
-        shown.append(("Peak memory", _memory(run.manifest["peak_memory"]), None))
+        shown.append(("Peak memory", memory(run.manifest["peak_memory"]), None))
     return tag(
         "dl",
         *(
@@ -141,44 +141,7 @@ def _many(count: int) -> str:
     return f"{count:,}" if count < 10_000_000 else compact(count)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds >= 0.95 else f"{1000 * seconds:.0f} ms"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _memory(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
-
-
 # Parts -----------------------------------------------------------------------------------------
-
-
-def stage_section(run: Any) -> Html:
-    """Return what each stage took."""
-    stages = run.manifest["stages"].values()
-    longest = max((float(stage["seconds"]) for stage in stages), default=0.0) or 1.0
-    rows = [
-        (
-            stage["name"],
-            tag(
-                "span",
-                tag("i", style=f"width:{100 * stage['seconds'] / longest:.1f}%"),
-                class_="meter",
-                aria_hidden="true",
-            ),
-            _duration(stage["seconds"]),
-            _memory(stage["peak_memory"]),
-            "the cache" if stage["from"] == "cache" else "computing",
-        )
-        for stage in stages
-    ]
-    if not rows:
-        return section("Stages", note="No stage: nothing had to be computed.")
-    head = ("Stage", "", "Time", "Peak memory", "Result from")
-    return section("Stages", table("Stages", head, rows, numbers=(2, 3)))
 
 
 def learning_section(run: Any) -> Html | None:

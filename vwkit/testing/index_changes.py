@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from vwkit.errors import DataError, UnsupportedError
+from vwkit.errors import DataError, ShapeError, UnsupportedError
 from vwkit.testing.checks import examples, statistical
 from vwkit.testing.index_answers import IndexAnswers, draw_ids
 from vwkit.types import Array
@@ -135,6 +135,44 @@ class IndexChanges(IndexAnswers, suite=True):
             self._recall(index, held[left], queries, ids=left),
             self._wanted_recall(index) * (1 if index.exact else _AFTER_CHANGES),
         )
+
+    def test_compact(self) -> None:
+        """`compact` lets go of removed vectors; ids and answers stay, and it can grow again.
+
+        If this fails, check that ``_compact`` numbers the rows that are left anew, in their order.
+        """
+        held = self._rows(1)
+        ids = draw_ids(self._seed(6), len(held))
+        index = self._make().build(held, ids=ids)
+        assert index.compact() is index, "compact returns the index"
+        assert index.dead == 0, f"nothing was removed, but dead is {index.dead}"
+        if not index.supports_remove:
+            return
+        gone = np.arange(1, len(held), 3)
+        left = np.delete(np.arange(len(held)), gone)
+        index.remove(ids[gone])
+        assert index.dead in ((0,) if index.frees_removed else range(1, len(gone) + 1)), (
+            f"{len(gone)} were removed, and dead is {index.dead}"
+        )
+        if index.dead and not index.supports_compact:
+            with pytest.raises(UnsupportedError, match="those that are left"):
+                index.compact()
+            with pytest.raises(ShapeError, match="those of the"):
+                index.compact(held)
+        queries = held[[0, 1, 20, 21]]
+        for _ in range(2):
+            index.compact(None if index.supports_compact else held[left])
+            assert index.dead == 0, f"{index.dead} are left after compact"
+            assert np.array_equal(index.ids, ids[left]), "compact changed the ids"
+            self._check(index, held[left], queries, 6, ids=ids[left])
+        with self._saved(index) as loaded:
+            self._check(loaded, held[left], queries, 6, ids=ids[left])
+            loaded.remove(ids[left[:1]])
+            self._check(loaded, held[left[1:]], queries, 6, ids=ids[left[1:]])
+            if loaded.supports_add:
+                loaded.add(held[gone[:1]], ids=ids[gone[:1]])
+                every = np.concatenate([left[1:], gone[:1]])
+                self._check(loaded, held[every], queries, 6, ids=ids[every])
 
     @examples(
         10,

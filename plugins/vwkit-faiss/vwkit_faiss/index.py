@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import vwkit
 from vwkit.data import dim_of, rows_of
 from vwkit.errors import ArtifactError, BackendError, DataError, ParameterError
+from vwkit.estimates import Estimate
 from vwkit.hashing import sample_rows
 from vwkit.jobs import job
 from vwkit.metrics import normalised
@@ -74,7 +75,9 @@ class Faiss(vwkit.Index):
     metrics = frozenset({"l2", "cosine", "ip"})
     streams = True
     thread_safe = True
+    memory_mapped = True
     supports_add = True
+    frees_removed = True
     late = frozenset({"nprobe", "efSearch"})
 
     factory: str = vwkit.Field(
@@ -176,6 +179,15 @@ class Faiss(vwkit.Index):
         # Where removing moves the vectors behind up: the row at each place, once that differs.
         self._row_at: NDArray[np.int64] | None = None
         self._gate = Gate()
+
+    def _size(self) -> int:
+        return int(self._index.ntotal)
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate | None:
+        if self.factory != "Flat":
+            return None
+        held = 4.0 * rows * dim
+        return Estimate(work=held, memory=held, least=held, disk=held)
 
     def _check_lists(self, rows: int) -> None:
         """Refuse more lists than vectors, before they take memory."""

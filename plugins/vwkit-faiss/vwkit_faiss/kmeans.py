@@ -13,6 +13,7 @@ import vwkit
 from vwkit.builtin.seeding import plus_plus
 from vwkit.data import given_centers
 from vwkit.errors import DataError
+from vwkit.estimates import MAPPED_LABELS, Estimate
 from vwkit.hashing import sample_rows
 from vwkit.jobs import Job, job
 from vwkit.stream import Stream, row_spans
@@ -95,6 +96,26 @@ class FaissKMeans(vwkit.Clusterer):
         closed = close(stream, centers, weights, current)
         self.centers, self.labels = closed.centers, closed.labels
         self.objective = [*fit.objective, closed.objective]
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        taken = min(rows, max(self.k, self.train_rows or rows))
+        drawn = taken * dim * itemsize if taken < rows else 0
+        framed = 0 if itemsize == 1 else 4 * taken * dim
+        held = 4 * rows + drawn if 4 * rows <= MAPPED_LABELS else drawn
+        return Estimate(
+            # The closing pass looks at all rows.
+            work=rows * self._row_work(dim),
+            each_pass=taken * self._row_work(dim),
+            passes=self.iterations,
+            memory=held + framed + 24 * self.k * dim + (32 << 20),
+            least=held + 12 * self.k * dim,
+            disk=4 * rows + 4 * self.k * dim,
+            reads=3,
+            reads_each=0,
+        )
+
+    def _row_work(self, dim: int) -> float:
+        return (self.k + 100.0) * dim
 
 
 class _Fit:

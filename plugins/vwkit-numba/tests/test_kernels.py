@@ -365,7 +365,7 @@ def test_threads_blocks_and_streams_do_not_matter(
             changed = work.assign(groups, k, lists, centers, half, labels, gaps, runners)
             work.accumulate(labels, centers, gaps, totals, every, 5)
             means = work.means(totals, np.zeros((k, 3), np.float32))
-            around = work.over(data[:1000]).nearest_groups(centers[:48], half[:48], 7)
+            around = work.over(data[:1000], 0).nearest_groups(centers[:48], half[:48], 7)
         finally:
             work.close()
         kept = [totals.sums, totals.totals, totals.far_keys, totals.far_rows, means, around]
@@ -377,7 +377,7 @@ def test_threads_blocks_and_streams_do_not_matter(
     assert answers(Stream.from_array(data), 3) == expected
     cut = Stream(lambda: np.array_split(data, [1, 1, 20_000]), dim=3, dtype=dtype, rows=len(data))
     assert answers(cut, 1) == answers(cut, 2) == expected
-    monkeypatch.setattr(passes, "_MOST_ROWS", 1111)
+    monkeypatch.setattr(passes, "most_rows", lambda memory: 1111)
     assert answers(Stream.from_array(data), 2) == expected
 
 

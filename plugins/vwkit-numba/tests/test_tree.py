@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from vwkit_numba import VocabularyTree, fitting, tree_fitting
+from vwkit_numba import VocabularyTree, room, tree_fitting
 
 import vwkit
 from vwkit.artifact import open_artifact, write_artifact
@@ -179,7 +179,7 @@ def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree_fitting, "_SAMPLE", 40)
     monkeypatch.setattr(tree_fitting, "_PER_CHILD", 8)
     monkeypatch.setattr(tree_fitting, "_BATCH_BYTES", 512)
-    monkeypatch.setattr(fitting, "_MAPPED", 1 << 10)
+    monkeypatch.setattr(room, "_MAPPED", 1 << 10)
 
 
 def blobs(rows: int = 3000, dim: int = 9, seed: int = 0) -> NDArray[np.uint8]:
@@ -300,7 +300,8 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path) -> None:
     levels = []
 
     def note(stage: str, done: int, total: int | None, unit: str, values: dict[str, float]) -> None:
-        levels.append(values["level"])
+        if "resumed" not in values:  # told of before the first level
+            levels.append(values["level"])
 
     with use_job(Job(folder=tmp_path, progress=note)):
         resumed = VocabularyTree(branch=4, depth=4, beam=2).fit(rows)

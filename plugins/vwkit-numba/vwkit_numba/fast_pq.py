@@ -9,6 +9,7 @@ import numpy as np
 
 import vwkit
 from vwkit.errors import ArtifactError, DataError
+from vwkit.estimates import Estimate
 from vwkit.hashing import sample_rows
 from vwkit.jobs import Job, job
 from vwkit.quantizer import check_slices
@@ -16,6 +17,7 @@ from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba.compiling import compilation_told
 from vwkit_numba.pq_tables import Table, reach_of
+from vwkit_numba.taking import taken
 
 __all__ = ["FastPQ", "ProductBase"]
 
@@ -58,7 +60,7 @@ class ProductBase(vwkit.Quantizer):
         chosen = sample_rows(rows, wanted, self.seed)
         sample = stream.array
         if sample is None or len(chosen) < rows:
-            sample = stream.take(chosen)
+            sample = taken(stream, chosen)
         with compilation_told(f"quantizer {self.name}"):
             self._learn(sample)
         self._ready = None
@@ -72,6 +74,20 @@ class ProductBase(vwkit.Quantizer):
 
         training = Training(sample, self.m, self.ks, self.iterations, self.seed, current)
         self.codebook = training.run()
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        taken = min(rows, max(self.ks, self.train_rows or 1000 * self.ks))
+        sample = taken * dim * itemsize
+        return Estimate(
+            work=float(self.iterations * taken * self.ks * dim),
+            # Half the rows again for the parts that come first; labels and distances of each slice.
+            memory=1.5 * sample + 12 * taken * self.m + (16 << 20),
+            least=sample if taken < rows else 0,
+            disk=4 * self.ks * dim,
+        )
+
+    def _row_work(self, dim: int) -> float:
+        return (self.ks + 100.0) * dim
 
     def _encode(self, vectors: Any) -> Array:
         from vwkit_numba.pq_training import encoded

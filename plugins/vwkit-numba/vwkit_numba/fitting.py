@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +12,26 @@ from numpy.typing import NDArray
 import vwkit
 from vwkit.clusterer import warn_few_distinct
 from vwkit.jobs import job
-from vwkit.stream import Stream
+from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 from vwkit_numba import graph_kernels
 from vwkit_numba.coarse import group_centers
 from vwkit_numba.compiling import compilation_told
+from vwkit_numba.elsewhere import passes_of
 from vwkit_numba.frames import given_centers
 from vwkit_numba.graph import Graph, build, renew
-from vwkit_numba.passes import Frame, Passes, Totals, inner
+from vwkit_numba.lists import Moving
+from vwkit_numba.passes import Frame, Totals, inner
 from vwkit_numba.predicting import everywhere, walk
+from vwkit_numba.room import per_row, room
 from vwkit_numba.start import start
 
 if TYPE_CHECKING:
     from vwkit_numba.graph_kmeans import GraphClusterer
 
-__all__ = ["Fit"]
+__all__ = ["Fit", "per_row"]
 
-_MAPPED = 1 << 30
+_SPAN = 1 << 20
 # The share of a cluster's error that a split of it saves, as measured on SIFT.
 _GAIN = 0.1
 # How far the two halves of a cluster start from its center: towards a drawn row, and away from it, as
@@ -55,10 +57,11 @@ class Fit:
         self.params, self.init = params, init
         self.job = job()
         self.rows, self.k = stream.count(), params.k
-        self.passes = Passes(stream, _moderate(weights), frame, self.job, params.seed)
-        self.labels = _room(self.rows, np.int32)
-        self.runners = _room(self.rows, np.int32)
-        self.gaps = _room(self.rows, np.float32)
+        self.passes = passes_of(stream, _moderate(weights), frame, self.job, params.seed)
+        memory = self.job.memory
+        self.labels = room(self.rows, np.int32, memory)
+        self.runners = room(self.rows, np.int32, memory)
+        self.gaps = room(self.rows, np.float32, memory)
         self.totals = Totals.zeros(self.k, self.passes.dim)
         self.objective: list[float] = []
         self.changed: list[int] = []
@@ -79,12 +82,16 @@ class Fit:
             self.passes.close()
 
     def _run(self) -> None:
-        saved = self.job.resume()
-        if saved is not None and self._fits(saved[1]):
-            step = self._take_up(*saved)
+        begun = self.job.within("start")
+        for kept in (self.job, begun):
+            saved = kept.resume()
+            if saved is not None and self._fits(saved[1]):
+                step = self._take_up(*saved)
+                break
         else:
             self._begin()
             step = 0
+            begun.checkpoint(step, self._state())  # the start alone takes a few passes
         while step < self.params.iterations and not self._converged(step):
             self._update(relocate=self._relocating(step))
             self._assign()
@@ -125,32 +132,26 @@ class Fit:
         nearest center found there: a row at the border of its cluster has its nearest center in
         one of the two far more often than in one of them.
         """
-        moved, half = self.ready
         hop = len(self.objective) % 2 == 1
         # What has been compared since anything moved would give the same labels again. While centers
         # move elsewhere the gaps count, too, and are to be those of the last pass.
         still = self.still >= (4 if hop else 3)
         still &= not self._relocating(len(self.objective) - 1)
-        groups = np.where(still[self.labels], np.int32(-1), self.labels)
-        if hop:
-            groups = np.where(
-                (groups < 0) & (self.still[self.runners] >= 2), np.int32(-1), self.runners
-            )
-        changed = self.passes.assign(
-            groups,
-            self.k,
+        changed = self.passes.update(
+            Moving(still, self.still >= 2 if hop else None),
             self.graph.as_lists(),
-            moved,
-            half,
+            self.ready,
             self.labels,
             self.gaps,
             self.runners,
+            self.totals,
+            self.touched,
+            len(self.objective),
             keep=hop,
-            touched=self.touched,
         )
         self.changed.append(changed)
         self.still[self.touched] = 0
-        self._accumulate()
+        self.touched[:] = False
         self.objective.append(self.passes.objective(self.totals))
 
     def _accumulate(self) -> None:
@@ -232,7 +233,8 @@ class Fit:
         to = np.arange(self.k, dtype=np.int32)
         to[donors] = self.graph.near[donors, 0]
         self.touched[donors] = self.touched[to[donors]] = True
-        np.take(to, self.labels, out=self.labels)
+        for first, last in row_spans(self.rows, _SPAN):
+            self.labels[first:last] = to[self.labels[first:last]]
 
     def _relocating(self, step: int) -> bool:
         return self.params.relocate > 0 and step < self.params.iterations // 2
@@ -420,11 +422,3 @@ def _moderate(weights: NDArray[np.float64] | None) -> NDArray[np.float64] | None
     if weights is None:
         return None
     return np.ldexp(weights, -math.frexp(float(weights.max()))[1])
-
-
-def _room(rows: int, dtype: Any) -> NDArray[Any]:
-    """Return zeros: in memory, above 1 GiB in a file that vanishes with the array."""
-    if rows * np.dtype(dtype).itemsize <= _MAPPED:
-        return np.zeros(rows, dtype)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, dtype, "w+", shape=(rows,))

@@ -8,6 +8,7 @@ import tempfile
 import numpy as np
 from numpy.typing import NDArray
 
+from vwkit.jobs import job
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
@@ -41,9 +42,9 @@ def folded(
     count = stream.count()
     hashes = np.empty(count, np.uint64)
     start = 0
-    for block in stream.rechunk(_BLOCK):
-        hashes[start : start + len(block)] = _hashed(block)
-        start += len(block)
+    for part in job().map(_hashed, stream, rows=_BLOCK):
+        hashes[start : start + len(part)] = part
+        start += len(part)
     order = np.argsort(hashes, kind="stable")
     equal = hashes[order[1:]] == hashes[order[:-1]]
     # Of each run of equal hashes, the first row, in the order of the data.

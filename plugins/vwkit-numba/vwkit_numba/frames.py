@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +14,106 @@ from numpy.typing import NDArray
 from vwkit import data as core
 from vwkit.errors import DataError, ShapeError
 from vwkit.hashing import sample_rows
+from vwkit.jobs import job
 from vwkit.stream import Stream
 from vwkit.types import Array
-from vwkit_numba.passes import Frame
+from vwkit_numba.taking import taken
 
-__all__ = ["frame_of", "frame_of_book", "given_centers"]
+__all__ = ["Frame", "frame_of", "frame_of_book", "given_centers", "inner"]
 
 _SAMPLE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Inner coordinates: x' = (x − shift)·scale, divided by its length if `unit`.
+
+    Rows may be codes: then `book`, (m, ks, d/m), has what they stand for.
+    """
+
+    shift: NDArray[np.float32]
+    scale: float
+    unit: bool
+    book: NDArray[np.float32] | None = None
+
+    @property
+    def wide(self) -> int:
+        """Dimensions, filled up to a multiple of 16."""
+        return -(-len(self.shift) // 16) * 16
+
+    @cached_property
+    def tables(self) -> NDArray[np.float32]:
+        """What codes stand for, in inner coordinates."""
+        book = cast("NDArray[np.float32]", self.book)
+        shift = self.shift.reshape(len(book), 1, -1)
+        return np.ascontiguousarray(((book - shift.astype(np.float64)) * self.scale), np.float32)
+
+    def vectors(self, rows: Array, first: int = 0) -> NDArray[np.float32]:
+        """Return what rows stand for, (n, d); `first` is the number of the first one."""
+        if self.book is None:
+            return np.asarray(rows, np.float32)
+        self.check(rows, first)
+        parts = [self.book[j].take(rows[:, j], axis=0) for j in range(len(self.book))]
+        return np.concatenate(parts, axis=1)
+
+    def check(self, rows: Array, first: int = 0) -> None:
+        """Refuse codes that stand for nothing."""
+        if self.book is None or np.iinfo(rows.dtype).max < self.book.shape[1]:
+            return
+        if rows.size and int(rows.max()) >= self.book.shape[1]:
+            row, place = (int(one[0]) for one in np.nonzero(rows >= self.book.shape[1]))
+            raise DataError(
+                f"codes: row {first + row} has the code {int(rows[row, place])} at {place}, and the "
+                f"quantizer has {self.book.shape[1]} codewords: give it codes that it made"
+            )
+
+    def codes(self, centers: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the nearest codes of vectors (n, d), each slice by itself."""
+        from vwkit_numba.pq_tables import Table, reach_of
+        from vwkit_numba.pq_training import encoded
+
+        book = cast("NDArray[np.float32]", self.book)
+        table = Table.of(book, centers.dtype, reach_of(book, centers))
+        return encoded(table, centers, book.shape[1], job().threads)
+
+    def placed(self, centers: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return centers as they may be: what codes stand for, or of length 1 if `unit`.
+
+        Zeros stay zeros.
+        """
+        if self.book is not None:
+            return self.vectors(self.codes(centers))
+        if not self.unit:
+            return centers
+        wide = centers.astype(np.float64)
+        lengths = np.sqrt((wide**2).sum(axis=1, keepdims=True))
+        return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def inner(centers: Array, frame: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return centers in inner coordinates with a zero row behind them, and their ‖c‖²/2.
+
+    Returns
+    -------
+    (k + 1, D) float32, (k + 1,) float32
+        The last half norm is so large that no row is nearest to that center.
+    """
+    from vwkit_numba.kernels import FAR
+
+    moved = np.zeros((len(centers) + 1, frame.wide), np.float32)
+    half = np.empty(len(centers) + 1, np.float32)
+    step = max(1, (1 << 22) // frame.wide)
+    for start in range(0, len(centers), step):
+        part = (centers[start : start + step].astype(np.float64) - frame.shift) * frame.scale
+        np.clip(part, -1e17, 1e17, out=part)  # as when rows are loaded
+        here = slice(start, start + len(part))
+        moved[here, : part.shape[1]] = part
+        # Of the rounded numbers, which are what products are taken of.
+        half[here] = (moved[here].astype(np.float64) ** 2).sum(axis=1) / 2
+    if frame.unit:
+        half[half == 0] = FAR / 2  # no direction: nearest to nobody, but before the last one
+    half[-1] = FAR
+    return moved, half
 
 
 def frame_of(stream: Stream, spherical: bool, weights: NDArray[np.float64] | None) -> Frame:
@@ -25,18 +121,19 @@ def frame_of(stream: Stream, spherical: bool, weights: NDArray[np.float64] | Non
     dim = stream.dim
     if spherical:
         return Frame(np.zeros(dim, np.float32), 1.0, True)
+    sample = taken(stream, sample_rows(stream.count(), _SAMPLE, 0))
     if stream.dtype == np.uint8:
-        sample = stream.take(sample_rows(stream.count(), _SAMPLE, 0))
         # Whole numbers, so that nothing is rounded.
         return Frame(np.rint(sample.mean(axis=0)).astype(np.float32), 2.0**-8, False)
-    sample = stream.take(sample_rows(stream.count(), _SAMPLE, 0)).astype(np.float64)
-    middle = sample.mean(axis=0).astype(np.float32)
-    low = np.full(dim, np.inf, np.float32)
-    high = np.full(dim, -np.inf, np.float32)
-    for chunk in stream:
-        np.minimum(low, chunk.min(axis=0), out=low)
-        np.maximum(high, chunk.max(axis=0), out=high)
+    middle = sample.astype(np.float64).mean(axis=0).astype(np.float32)
+    ends = list(job().map(_ends, stream))
+    low = np.min([one[0] for one in ends], axis=0)
+    high = np.max([one[1] for one in ends], axis=0)
     return Frame(*_between(low, high, middle), False)
+
+
+def _ends(rows: Array) -> tuple[Array, Array]:
+    return rows.min(axis=0), rows.max(axis=0)
 
 
 def frame_of_book(codebook: Array) -> Frame:

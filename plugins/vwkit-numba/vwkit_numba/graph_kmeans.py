@@ -9,6 +9,7 @@ clustering").
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vwkit
+from vwkit.estimates import Estimate
+from vwkit.jobs import job
 from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba.artifacts import check_arrays
@@ -119,6 +122,33 @@ class GraphClusterer(vwkit.Clusterer):
         from vwkit_numba.predicting import predict
 
         return predict(self, data)
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        from vwkit_numba.fitting import per_row
+
+        quantizer = self._quantizer
+        wide = dim if quantizer is None else quantizer._dim or dim
+        k, root = self.k, math.sqrt(self.k)
+        # Its centers in three forms, int64 sums, lists of neighbours and what is counted.
+        centers = k * (28 * wide + 12 * self.neighbours + 100)
+        sample = min(rows, max(60 * root, 1 << 14)) * dim * itemsize
+        lists = k * (self.neighbours + root) * wide
+        exact = rows * k * wide if self.finish == "exact" else 0
+        return Estimate(
+            work=4 * rows * root * wide + lists * 4 + exact,
+            each_pass=rows * self._row_work(wide) + lists,
+            passes=self.iterations + 1,
+            memory=per_row(rows) + centers + sample + (16 << 20),
+            least=(8 if self.consumes == "codes" else 20) * k * wide,
+            disk=4 * rows + k * (4 * dim + 4 * self.neighbours + 4),
+            # Twice, while chunks are joined to blocks.
+            block=2 * min(rows * dim * itemsize, job().memory / 4),
+            reads=4,
+            reads_each=2,
+        )
+
+    def _row_work(self, dim: int) -> float:
+        return (self.neighbours + 20.0) * dim
 
     def _state(self) -> dict[str, Array]:
         ready = self.__dict__.pop("_ready", None)  # made again from the centers

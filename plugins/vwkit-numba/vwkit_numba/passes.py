@@ -3,195 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vwkit.errors import DataError
-from vwkit.jobs import Job, job
+from vwkit.jobs import Job
 from vwkit.stream import Stream
 from vwkit.types import Array
+from vwkit_numba.frames import Frame, inner
+from vwkit_numba.lists import Lists, padded_lists
+from vwkit_numba.room import MOST_ROWS, mapped_from, most_rows, room
+from vwkit_numba.taking import taken
+from vwkit_numba.totals import Totals
 
-__all__ = ["Frame", "Lists", "Passes", "Totals", "inner", "padded_lists"]
+__all__ = [
+    "Frame",
+    "Groups",
+    "Lists",
+    "Passes",
+    "Task",
+    "Totals",
+    "inner",
+    "mapped_from",
+    "most_rows",
+    "padded_lists",
+    "room",
+]
 
-_MOST_ROWS = (1 << 31) - 2
 #: Pieces of work for each thread, so that an uneven one does not keep the others waiting.
 _PARTS = 8
 _NONE = np.zeros(0, np.int32)
 
-
-@dataclass(frozen=True)
-class Frame:
-    """Inner coordinates: x' = (x − shift)·scale, divided by its length if `unit`.
-
-    Rows may be codes: then `book`, (m, ks, d/m), has what they stand for.
-    """
-
-    shift: NDArray[np.float32]
-    scale: float
-    unit: bool
-    book: NDArray[np.float32] | None = None
-
-    @property
-    def wide(self) -> int:
-        """Dimensions, filled up to a multiple of 16."""
-        return -(-len(self.shift) // 16) * 16
-
-    @cached_property
-    def tables(self) -> NDArray[np.float32]:
-        """What codes stand for, in inner coordinates."""
-        book = cast("NDArray[np.float32]", self.book)
-        shift = self.shift.reshape(len(book), 1, -1)
-        return np.ascontiguousarray(((book - shift.astype(np.float64)) * self.scale), np.float32)
-
-    def vectors(self, rows: Array, first: int = 0) -> NDArray[np.float32]:
-        """Return what rows stand for, (n, d); `first` is the number of the first one."""
-        if self.book is None:
-            return np.asarray(rows, np.float32)
-        self.check(rows, first)
-        parts = [self.book[j].take(rows[:, j], axis=0) for j in range(len(self.book))]
-        return np.concatenate(parts, axis=1)
-
-    def check(self, rows: Array, first: int = 0) -> None:
-        """Refuse codes that stand for nothing."""
-        if self.book is None or np.iinfo(rows.dtype).max < self.book.shape[1]:
-            return
-        if rows.size and int(rows.max()) >= self.book.shape[1]:
-            row, place = (int(one[0]) for one in np.nonzero(rows >= self.book.shape[1]))
-            raise DataError(
-                f"codes: row {first + row} has the code {int(rows[row, place])} at {place}, and the "
-                f"quantizer has {self.book.shape[1]} codewords: give it codes that it made"
-            )
-
-    def codes(self, centers: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the nearest codes of vectors (n, d), each slice by itself."""
-        from vwkit_numba.pq_tables import Table, reach_of
-        from vwkit_numba.pq_training import encoded
-
-        book = cast("NDArray[np.float32]", self.book)
-        table = Table.of(book, centers.dtype, reach_of(book, centers))
-        return encoded(table, centers, book.shape[1], job().threads)
-
-    def placed(self, centers: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return centers as they may be: what codes stand for, or of length 1 if `unit`.
-
-        Zeros stay zeros.
-        """
-        if self.book is not None:
-            return self.vectors(self.codes(centers))
-        if not self.unit:
-            return centers
-        wide = centers.astype(np.float64)
-        lengths = np.sqrt((wide**2).sum(axis=1, keepdims=True))
-        return (wide / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Numbers of centers by group, each list a multiple of four long."""
-
-    numbers: NDArray[np.int32]
-    starts: NDArray[np.int64]
-
-
-@dataclass
-class Totals:
-    """What is added up over the rows of each cluster, in int64 fixed point.
-
-    Attributes
-    ----------
-    sums : (k, d) int64
-    totals : (k, 4) int64
-        Weight, rows, weighted distances, weighted gaps to the second nearest center.
-    far_keys, far_rows : (k,)
-        A row far from its center, drawn with a preference for the farthest; −1 where none is off.
-    """
-
-    sums: NDArray[np.int64]
-    totals: NDArray[np.int64]
-    far_keys: NDArray[np.float64]
-    far_rows: NDArray[np.int64]
-
-    @classmethod
-    def zeros(cls, k: int, dim: int) -> Totals:
-        """Nothing added yet."""
-        return cls(
-            np.zeros((k, dim), np.int64),
-            np.zeros((k, 4), np.int64),
-            np.zeros(k),
-            np.full(k, -1, np.int64),
-        )
-
-    def clear(self, which: NDArray[np.bool_]) -> None:
-        """Forget what was added up for some clusters."""
-        self.sums[which] = 0
-        self.totals[which] = 0
-        self.far_keys[which] = 0
-        self.far_rows[which] = -1
-
-
-def inner(centers: Array, frame: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return centers in inner coordinates with a zero row behind them, and their ‖c‖²/2.
-
-    Returns
-    -------
-    (k + 1, D) float32, (k + 1,) float32
-        The last half norm is so large that no row is nearest to that center.
-    """
-    from vwkit_numba.kernels import FAR
-
-    moved = np.zeros((len(centers) + 1, frame.wide), np.float32)
-    half = np.empty(len(centers) + 1, np.float32)
-    step = max(1, (1 << 22) // frame.wide)
-    for start in range(0, len(centers), step):
-        part = (centers[start : start + step].astype(np.float64) - frame.shift) * frame.scale
-        np.clip(part, -1e17, 1e17, out=part)  # as when rows are loaded
-        here = slice(start, start + len(part))
-        moved[here, : part.shape[1]] = part
-        # Of the rounded numbers, which are what products are taken of.
-        half[here] = (moved[here].astype(np.float64) ** 2).sum(axis=1) / 2
-    if frame.unit:
-        half[half == 0] = FAR / 2  # no direction: nearest to nobody, but before the last one
-    half[-1] = FAR
-    return moved, half
-
-
-def padded_lists(parts: list[NDArray[Any]], sentinel: int) -> Lists:
-    """Join lists of center numbers, each filled up to a multiple of four."""
-    starts = np.zeros(len(parts) + 1, np.int64)
-    lengths = np.array([-(-len(part) // 4) * 4 for part in parts], np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    numbers = np.full(int(starts[-1]), sentinel, np.int32)
-    for start, part in zip(starts, parts, strict=False):
-        numbers[start : start + len(part)] = part
-    return Lists(numbers, starts)
+#: Makes the groups of some rows of their labels and runners; it can be pickled.
+Groups = Callable[[NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
+#: Works on rows: a module-level function ``task(passes, *state, **arrays)`` that writes into the state.
+Task = Callable[..., Any]
 
 
 @dataclass
 class Passes:
-    """The rows, and how kernels are run over them."""
+    """The rows, and how kernels are run over them.
+
+    Attributes
+    ----------
+    scales : (3,) float64
+        Units of the fixed point per 1 of a vector's entry, of a weight, of a squared distance.
+    first : int
+        The number of the first row, where these are some of the rows of a fit.
+    """
 
     stream: Stream
     weights: NDArray[np.float64] | None
     frame: Frame
     job: Job
     seed: int
-    scales: NDArray[np.float64] = field(init=False)
+    scales: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    first: int = 0
 
     def __post_init__(self) -> None:
         self.rows = self.stream.count()
+        self._weights = np.zeros(0) if self.weights is None else self.weights
+        self._shift = _readonly(self.frame.shift)
+        if len(self.scales):
+            return
         heaviest = 1.0 if self.weights is None else float(self.weights.max())
         # Entries are at most 1 in size, squared distances at most 4·D.
         bits = 61 - math.ceil(math.log2(max(2, self.rows) * heaviest))
         distance_bits = bits - math.ceil(math.log2(8 * self.frame.wide))
         self.scales = np.array([2.0**bits, 2.0**bits, 2.0**distance_bits])
-        self._weights = np.zeros(0) if self.weights is None else self.weights
 
     @property
     def dim(self) -> int:
@@ -202,7 +86,7 @@ class Passes:
         """Return what some rows stand for, in any order."""
         order = np.argsort(rows, kind="stable")
         found = np.empty((len(rows), self.dim), np.float32)
-        found[order] = self.frame.vectors(self.stream.take(rows[order]))
+        found[order] = self.frame.vectors(taken(self.stream, rows[order]))
         return found
 
     @property
@@ -217,9 +101,10 @@ class Passes:
         if hasattr(self, "_pool"):
             self._pool.shutdown()
 
-    def over(self, rows: Array) -> Passes:
+    def over(self, rows: Array, first: int) -> Passes:
         """Return the same for some of the rows, on the same threads; without weights."""
-        part = replace(self, stream=Stream.from_array(rows), weights=None)
+        own = Stream.from_array(rows)
+        part = replace(self, stream=own, weights=None, first=self.first + first)
         part._pool = self.pool
         return part
 
@@ -248,11 +133,12 @@ class Passes:
         """Yield the rows with the number of the first, in blocks as large as memory allows."""
         if self.stream.array is not None:
             array = self.stream.array
-            for start in range(0, self.rows, _MOST_ROWS):
-                yield start, array[start : start + _MOST_ROWS]
+            step = most_rows(self.job.memory)
+            for start in range(0, self.rows, step):
+                yield start, array[start : start + step]
             return
         row_bytes = self.stream.dim * self.stream.dtype.itemsize + 16
-        step = max(1 << 14, min(_MOST_ROWS, self.job.memory // (4 * row_bytes)))
+        step = max(1 << 14, min(MOST_ROWS, self.job.memory // (4 * row_bytes)))
         start = 0
         for block in self.stream.rechunk(step):
             yield start, block
@@ -261,13 +147,13 @@ class Passes:
     def blocks(self) -> Iterator[tuple[int, Any]]:
         """Yield the same as kernels take it: codes come with their tables."""
         for start, rows in self.parts():
-            self.frame.check(rows, start)
+            self.frame.check(rows, self.first + start)
             ready = _readonly(rows)
-            yield start, ready if self.frame.book is None else (ready, self.frame.tables)
+            yield start, ready if self.frame.book is None else (ready, _readonly(self.frame.tables))
 
     def assign(
         self,
-        groups: NDArray[np.int32],
+        groups: NDArray[np.int32] | Groups,
         group_count: int,
         lists: Lists,
         centers: NDArray[np.float32],
@@ -281,7 +167,8 @@ class Passes:
     ) -> int:
         """Label all rows from their groups' lists; return how many labels changed.
 
-        `groups` may be `labels` or `runners` itself; rows with a negative one are left out.
+        `groups` may be `labels` or `runners` itself, or a function that makes those of some rows of
+        their labels and runners; rows with a negative one are left out.
         `runners` gets a center that is most often the second nearest. With `keep`, a row whose
         label is nearer than its group's list keeps it. `touched` tells which clusters change.
         """
@@ -289,12 +176,15 @@ class Passes:
 
         changed = 0
         frame = self.frame
+        numbers, firsts = _readonly(lists.numbers), _readonly(lists.starts)
+        centers, half = _readonly(centers), _readonly(half)
         for start, block in self.blocks():
             here = slice(start, start + _length(block))
-            order, starts = self._grouped(groups[here], group_count)
-            pieces = kernels.segments(starts)
             block_labels, block_gaps = labels[here], gaps[here]
             block_runners = _NONE if runners is None else runners[here]
+            own = groups(block_labels, block_runners) if callable(groups) else groups[here]
+            order, starts = self._grouped(own, group_count)
+            pieces = kernels.segments(starts)
 
             def one(
                 first: int,
@@ -308,15 +198,15 @@ class Passes:
             ) -> int:
                 count: int = kernels.assign(
                     block,
-                    frame.shift,
+                    self._shift,
                     np.float32(frame.scale),
                     frame.unit,
                     order,
                     pieces,
                     first,
                     last,
-                    lists.numbers,
-                    lists.starts,
+                    numbers,
+                    firsts,
                     centers,
                     half,
                     keep,
@@ -331,6 +221,64 @@ class Passes:
             changed += sum(self.spread(one, self.by_rows(ends) if len(pieces) else ends))
         return changed
 
+    def update(
+        self,
+        groups: Groups,
+        lists: Lists,
+        ready: tuple[NDArray[np.float32], NDArray[np.float32]],
+        labels: NDArray[np.int32],
+        gaps: NDArray[np.float32],
+        runners: NDArray[np.int32],
+        totals: Totals,
+        touched: NDArray[np.bool_],
+        draw: int,
+        *,
+        keep: bool,
+    ) -> int:
+        """Label all rows as `assign` does and add up the clusters that change; return how many labels do.
+
+        `touched` has the clusters whose centers moved, and gets those whose rows are others now.
+        """
+        centers, half = ready
+        changed = self.assign(
+            groups,
+            len(half) - 1,
+            lists,
+            centers,
+            half,
+            labels,
+            gaps,
+            runners,
+            keep=keep,
+            touched=touched,
+        )
+        self.accumulate(labels, centers, gaps, totals, touched, draw)
+        return changed
+
+    def run(
+        self,
+        task: Task,
+        arrays: Mapping[str, Any],
+        *,
+        read: tuple[Array, ...] = (),
+        change: tuple[Array, ...] = (),
+        write: tuple[Array, ...] = (),
+        unit: str | None = None,
+    ) -> Iterator[Any]:
+        """Run a task on the rows, perhaps on blocks of them; yield what it returns.
+
+        Parameters
+        ----------
+        task : callable
+            ``task(passes, *read, *change, *write, **arrays)``.
+        read, change, write : (n,) arrays
+            One number for each row: such as the task needs alone, such as it changes, and such as it
+            writes without looking at them (nothing below 0).
+        unit : str, optional
+            With it, who runs the task elsewhere tells how far it is.
+        """
+        yield task(self, *read, *change, *write, **arrays)
+
     def nearest_groups(
         self, centers: NDArray[np.float32], half: NDArray[np.float32], probes: int
     ) -> NDArray[np.int32]:
@@ -339,7 +287,7 @@ class Passes:
 
         groups = np.empty((self.rows, probes), np.int32)
         ((_, block),) = self.blocks()
-        shift, scale = self.frame.shift, np.float32(self.frame.scale)
+        shift, scale = self._shift, np.float32(self.frame.scale)
 
         def one(first: int, last: int) -> None:
             graph_kernels.nearest_groups(
@@ -362,7 +310,7 @@ class Passes:
         from vwkit_numba import kernels
 
         totals.clear(active)
-        frame = self.frame
+        frame, centers = self.frame, _readonly(centers)
         seed = np.uint64((self.seed * 1_000_003 + draw) * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
         for start, block in self.blocks():
             here = slice(start, start + _length(block))
@@ -381,7 +329,7 @@ class Passes:
             ) -> None:
                 kernels.accumulate(
                     block,
-                    frame.shift,
+                    self._shift,
                     np.float32(frame.scale),
                     frame.unit,
                     weights,
@@ -392,7 +340,7 @@ class Passes:
                     active,
                     centers,
                     gaps[here],
-                    start,
+                    self.first + start,
                     seed,
                     self.scales,
                     totals.sums,

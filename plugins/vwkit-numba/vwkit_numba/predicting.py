@@ -17,6 +17,7 @@ from vwkit.stream import Stream, row_spans
 from vwkit_numba.coarse import Coarse
 from vwkit_numba.graph import Graph
 from vwkit_numba.passes import Frame, Passes, inner, padded_lists
+from vwkit_numba.totals import Tally
 
 if TYPE_CHECKING:
     from vwkit_numba.graph_kmeans import GraphClusterer
@@ -67,6 +68,28 @@ def walk(
     probes : int
         Groups whose members each row is compared with.
     """
+    arrays = {
+        "centers": centers,
+        "half": half,
+        "coarse": coarse,
+        "graph": graph,
+        "probes": probes,
+    }
+    for _ in passes.run(_walked, arrays, write=(labels, gaps)):
+        passes.job.check()
+
+
+def _walked(
+    passes: Passes,
+    labels: NDArray[np.int32],
+    gaps: NDArray[np.float32],
+    *,
+    centers: NDArray[np.float32],
+    half: NDArray[np.float32],
+    coarse: Coarse,
+    graph: Graph,
+    probes: int,
+) -> None:
     k, count = len(centers) - 1, len(coarse.centers)
     frame = Frame(np.zeros(coarse.centers.shape[1], np.float32), 1.0, False)
     of_groups, group_half = inner(coarse.centers, frame)
@@ -76,7 +99,7 @@ def walk(
     members, neighbours = coarse.lists(k), graph.as_lists()
     for start, block in passes.parts():
         for first, last in row_spans(len(block), _ROWS):
-            part = passes.over(block[first:last])
+            part = passes.over(block[first:last], start + first)
             here = slice(start + first, start + last)
             groups = part.nearest_groups(of_groups, group_half, min(probes, count))
             for probe, column in enumerate(np.ascontiguousarray(groups.T)):
@@ -96,11 +119,29 @@ def everywhere(
     touched: NDArray[np.bool_],
 ) -> int:
     """Label all rows by the nearest of all centers, as float32 tells; return how many change."""
+    arrays = {"centers": centers, "half": half}
+    changed = 0
+    state = {"change": (labels,), "write": (gaps,)}
+    for tally in passes.run(_compared, arrays, **state, unit="rows"):
+        changed += tally.changed
+        tally.mark(touched)
+    return changed
+
+
+def _compared(
+    passes: Passes,
+    labels: NDArray[np.int32],
+    gaps: NDArray[np.float32],
+    *,
+    centers: NDArray[np.float32],
+    half: NDArray[np.float32],
+) -> Tally:
     k, changed = len(centers) - 1, 0
+    touched = np.zeros(k, np.bool_)
     pieces = [padded_lists([np.arange(first, last)], k) for first, last in row_spans(k, _CENTERS)]
     for start, block in passes.parts():
         for first, last in row_spans(len(block), _ROWS):
-            part = passes.over(block[first:last])
+            part = passes.over(block[first:last], start + first)
             here = slice(start + first, start + last)
             everyone, before = np.zeros(last - first, np.int32), labels[here].copy()
             for piece in pieces:
@@ -109,4 +150,4 @@ def everywhere(
             touched[before[other]] = touched[labels[here][other]] = True
             changed += int(other.sum())
             passes.job.progress(start + last, passes.rows, "rows")
-    return changed
+    return Tally.of(changed, touched)

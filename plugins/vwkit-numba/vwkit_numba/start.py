@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vwkit.hashing import row_hash, sample_rows
 from vwkit.stream import Stream, row_spans
-from vwkit_numba.passes import Passes, Totals, inner, padded_lists
+from vwkit_numba.passes import Passes, Totals, inner, padded_lists, room
+from vwkit_numba.taking import taken
 
 __all__ = ["shares", "start"]
 
@@ -36,7 +37,7 @@ def start(
     mass: NDArray[np.float64]
     count = int(groups.max()) + 1
     if passes.weights is None:
-        able = np.bincount(groups, minlength=count)
+        able = _sizes(groups, count)
         mass = np.asarray(able, np.float64)
         useful = None
     else:
@@ -63,7 +64,7 @@ def start(
 def _split(passes: Passes, count: int, gaps: NDArray[np.float32]) -> NDArray[np.int32]:
     """Label the rows by a k-means of a sample."""
     picked = sample_rows(passes.rows, max(_ROWS_PER_GROUP * count, 1 << 14), passes.seed)
-    sample = passes.stream.take(picked)
+    sample = taken(passes.stream, picked)
     weights = None if passes.weights is None else passes.weights[picked]
     useful = np.arange(len(sample)) if weights is None else np.flatnonzero(weights > 0)
     if count == 1 or len(useful) == 0:
@@ -87,9 +88,21 @@ def _split(passes: Passes, count: int, gaps: NDArray[np.float32]) -> NDArray[np.
     finally:
         inside.close()
     compared, half = inner(centers, passes.frame)
-    groups = np.zeros(passes.rows, np.int32)
-    passes.assign(np.zeros(passes.rows, np.int32), 1, everyone, compared, half, groups, gaps)
+    groups: NDArray[np.int32] = room(passes.rows, np.int32, passes.job.memory)
+    passes.assign(_alike, 1, everyone, compared, half, groups, gaps)
     return groups
+
+
+def _alike(labels: NDArray[np.int32], _: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.zeros(len(labels), np.int32)
+
+
+def _sizes(groups: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Count the rows of each group; NumPy would make wide numbers of all rows at once."""
+    found = np.zeros(count, np.int64)
+    for first, last in row_spans(len(groups), 1 << 20):
+        found += np.bincount(groups[first:last], minlength=count)
+    return found
 
 
 def shares(mass: NDArray[np.float64], able: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -122,13 +135,13 @@ def _drawn(
     useful: NDArray[np.bool_] | None,
 ) -> NDArray[np.float32]:
     """Draw as many rows of each group as it is to have centers, and return them, group by group."""
-    size = np.bincount(groups, minlength=len(wanted))
-    share = float((wanted / np.maximum(size, 1)).max())
+    size = _sizes(groups, len(wanted))
     # Only rows with small hashes can be among the first of their group: look at those alone.
-    limit = min(1.0, 1.5 * share + 64 / max(1, int(size[size > 0].min(initial=1))))
-    near, hashes = _small_hashes(passes, limit, useful)
-    if (np.bincount(groups[near], minlength=len(wanted)) < wanted).any():
-        near, hashes = _small_hashes(passes, 1.0, useful)
+    limits = np.minimum(1.0, (1.5 * wanted + 64) / np.maximum(size, 1))
+    near, hashes = _small_hashes(passes, groups, limits, useful)
+    few = np.bincount(groups[near], minlength=len(wanted)) < wanted
+    if few.any():
+        near, hashes = _small_hashes(passes, groups, np.where(few, 1.0, limits), useful)
     order = near[np.lexsort((hashes, groups[near]))]
     firsts = np.searchsorted(groups[order], np.arange(len(wanted)))
     places = np.concatenate(
@@ -138,15 +151,19 @@ def _drawn(
 
 
 def _small_hashes(
-    passes: Passes, limit: float, useful: NDArray[np.bool_] | None
+    passes: Passes,
+    groups: NDArray[np.int32],
+    limits: NDArray[np.float64],
+    useful: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Return the rows whose hash is below a share of the largest, and their hashes."""
-    most = np.uint64(int(limit * ((1 << 64) - (1 << 11))))
+    """Return the rows whose hash is below their group's share of the largest, and their hashes."""
+    most = (np.minimum(limits, 0.999) * 2.0**64).astype(np.uint64)
+    most[limits >= 1] = np.iinfo(np.uint64).max
     rows, found = [], []
     for first, last in row_spans(passes.rows, 1 << 20):
         numbers = np.arange(first, last, dtype=np.int64)
         hashes = row_hash(passes.seed + 2, numbers)
-        kept = hashes <= most if limit < 1 else np.ones(len(numbers), np.bool_)
+        kept = hashes <= most[groups[first:last]]
         if useful is not None:
             kept &= useful[first:last]
         rows.append(numbers[kept])

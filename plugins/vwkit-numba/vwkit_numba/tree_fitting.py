@@ -12,9 +12,9 @@ from vwkit.jobs import job
 from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba import tree_kernels
-from vwkit_numba.fitting import _moderate, _room
+from vwkit_numba.fitting import _moderate
 from vwkit_numba.frames import frame_of
-from vwkit_numba.passes import Passes, Totals, _readonly
+from vwkit_numba.passes import Passes, Totals, _readonly, room
 from vwkit_numba.tree_nodes import Nodes, go_down, parents
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class TreeFit:
         self.weights = np.zeros(0) if weights is None else weights
         self.mass = float(self.rows if weights is None else weights.sum())
         self.seed = params.seed * 0x9E3779B97F4A7C15
-        self.nodes = _room(self.rows, np.int32)
+        self.nodes = room(self.rows, np.int32, self.job.memory)
         self.first = np.array([1, 1])
         self.centers = np.zeros((1, stream.dim), np.float32)  # of the root, which nobody is near
         self.lowest = 0  # the first node of the last level

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError
+from vwkit.estimates import Estimate
 from vwkit.jobs import job, one_blas_thread
 from vwkit.types import Array
 from vwkit_scipy.bounded import bounded
@@ -153,6 +154,19 @@ class Agglomerative(vwkit.Clusterer):
             with one_blas_thread():
                 self.tree, self.diameter = bounded(data, self.linkage, self.distance, groups)
         self.objective = []
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        budget = job().memory
+        table = _TABLE_BYTES * rows**2 + 24 * rows * dim
+        fits = table <= budget and (self.method == "table" or rows <= self._table_rows)
+        taken = self.method == "table" or (self.method == "auto" and fits)
+        lists = min(budget, _TABLE_PART * _MOST_GROUPS**2) / 2 + rows * (24.0 * dim + 200)
+        return Estimate(
+            work=float(rows) ** 2 * (dim + 40),
+            memory=table if taken else min(table, lists),
+            least=table if self.method == "table" else 40.0 * rows,
+            disk=44.0 * rows,
+        )
 
     @property
     def _table_rows(self) -> float:

@@ -1,0 +1,50 @@
+"""The memory of the process itself: what is imported before any work is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from vwkit.planning.measuring import Measurements
+
+__all__ = ["imported"]
+
+_CHILD = """
+import importlib, json, sys, time
+import vwkit, vwkit.cli.run, vwkit.pipeline
+from vwkit.observing.memory import anonymous_memory
+vwkit.backends()
+told = [[anonymous_memory(), 0.0]]
+for name in sys.argv[1:]:
+    start = time.perf_counter()
+    try:
+        importlib.import_module(name)
+    except Exception:
+        pass
+    told.append([anonymous_memory(), time.perf_counter() - start])
+print(json.dumps(told))
+"""
+
+
+def imported(modules: Sequence[str], measured: Measurements) -> list[tuple[float, float]]:
+    """Return anonymous bytes and seconds of a process that imports modules one after the other.
+
+    The first entry is the process with vwkit alone. All are 0 where it cannot be measured.
+    """
+
+    def measure(_: float) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, *modules],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return {"told": json.loads(done.stdout.splitlines()[-1])}
+
+    told = measured.of({"process": list(modules)}, measure).get("told", [])
+    found = [(float(memory), float(seconds)) for memory, seconds in told]
+    return found + [(0.0, 0.0)] * (len(modules) + 1 - len(found))
