@@ -20,6 +20,7 @@ CASES = {
     "questions": "what repeated descriptors, smaller training sets and codes cost a vocabulary",
     "recall": "what each index finds, how fast, in how much memory, beside its bare library",
     "remote": "rows a second from a web server on this machine, in place, beside a local file",
+    "scaling": "rows a second on threads and on Dask workers, and the bytes that travel",
     "seeds": "how far every backend is from the conformance suite's thresholds, over many seeds",
     "serve": "vwkit serve: requests a second and latency with 1, 8 and 64 clients (--data: a run)",
     "shards": "indexes in shards beside whole ones: peak memory of build and search, recall, speed",

@@ -184,13 +184,13 @@ class Bench:
 
     def made(self, out):
         found = {}
-        for top in (self.work / out, self.work / "out"):
+        for kind, top in (("run", self.work / out), ("out", self.work / "out")):
             for path in sorted(top.rglob("*")):
                 inside = path.relative_to(top)
                 if path.is_symlink():
-                    found[f"{top.name == out}/{inside}"] = os.readlink(path).encode()
+                    found[f"{kind}/{inside}"] = os.readlink(path).encode()
                 elif path.is_file() and ".run" not in inside.parts and str(inside) not in LEFT_OUT:
-                    found[f"{top.name == out}/{inside}"] = path.read_bytes()
+                    found[f"{kind}/{inside}"] = path.read_bytes()
         return found
 
     def differing(self, out):
@@ -345,7 +345,7 @@ class Bench:
 
     def compare(self, tally, out, what):
         differing = self.differing(out)
-        tally.count(not differing, f"{what}: other bytes: {', '.join(differing)}")
+        tally.count(not differing, f"{what}: other bytes: {', '.join(differing[:5])}")
 
     def tried_here(self, tally, out, cache, what):
         """Resume within this process, which is quicker."""
@@ -360,8 +360,15 @@ class Bench:
                 Pipeline.from_file("s.yaml").run(out, resume=True)
             except Exception as error:
                 self.refused(tally, error, what)
-            else:
-                self.compare(tally, out, what)
+                return
+            if self.differing(out):
+                # It was finished before it was damaged: then whoever reads it is to be told.
+                try:
+                    look(self.work / out)
+                except Exception as error:
+                    self.refused(tally, error, what)
+                    return
+            self.compare(tally, out, what)
 
     def refused(self, tally, error, what):
         from vwkit.errors import VwkitError
@@ -369,6 +376,8 @@ class Bench:
         tally.tried += 1
         if isinstance(error, VwkitError):
             tally.refused += 1
+            if os.environ.get("VWKIT_FAULTS_TOLD"):
+                print(f"{what}: {error}")
         else:
             tally.bad.append(f"{what}: {type(error).__name__}: {error}")
 

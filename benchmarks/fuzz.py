@@ -168,4 +168,6 @@ def _note_crash(failures, why, data, folder):
     for path in failures.glob("*.json"):
         if key_of(json.loads(path.read_text())["what"]) == key_of(why):
             return
-    keep_failure(failures, why, (folder / "errors").read_text(errors="replace")[-4000:], data)
+    lines = (folder / "errors").read_text(errors="replace").splitlines()
+    told = "\n".join(line for line in lines if not line.startswith(("INFO:", "WARNING:")))
+    keep_failure(failures, why, told[-8000:], data)

@@ -3,7 +3,8 @@
     python -m benchmarks plan
     python -m benchmarks plan --only lloyd
 
-Each is planned and run in processes of their own, from an empty cache: nothing is remembered. The
+On a machine that is busy (the column says how many processes want a processor, for each that there is) times
+tell nothing. Each is planned and run in processes of their own, from an empty cache: nothing is remembered. The
 seconds are those of the stages, the memory is the largest of theirs as the run notes it.
 """
 
@@ -11,6 +12,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -31,8 +33,9 @@ LARGE = {
     "lloyd k 1024": {"clusterer": {"use": "lloyd", "k": 1024, "iterations": 10}},
     "graph-kmeans k 16384": {"clusterer": {"use": "graph-kmeans", "k": 16_384, "iterations": 15}},
     "root-sift, pca, graph-kmeans": {
+        "limit": 100_000,
         "transform": [{"use": "root-sift"}, {"use": "pca", "dim": 64}],
-        "clusterer": {"use": "graph-kmeans", "k": 4096, "iterations": 10},
+        "clusterer": {"use": "graph-kmeans", "k": 2048, "iterations": 10},
     },
     "pq, pqkmeans k 1000": {
         "quantizer": {"use": "pq", "m": 4, "train_rows": 100_000},
@@ -78,13 +81,16 @@ def large(folder, rows, data):
 def command(words, folder, cache, threads):
     """Return what a command prints as JSON, or None and why not."""
     environment = {**os.environ, **pinned(threads), "VWKIT_CACHE": str(cache)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-m", "vwkit", *words],
         cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         return None, done.stderr.strip().splitlines()[-1][:200]
-    return json.loads(done.stdout), None
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {**json.loads(done.stdout), "processors": spent}, None
 
 
 def compared(name, spec, overrides, folder, threads):
@@ -117,6 +123,8 @@ def compared(name, spec, overrides, folder, threads):
         "stages": stages,
         "missing": sorted(run["stages"].keys() ^ {stage["name"] for stage in plan["stages"]}),
         "took": plan["calibration_seconds"],
+        "busy": plan["busy"],
+        "processors": run["processors"],
         "memory": [plan["total"]["memory"], run["peak_memory"]],
         "seconds": [
             plan["total"]["seconds"], sum(one["seconds"] for one in run["stages"].values())
@@ -140,7 +148,7 @@ def ratio(pair, more=0.0):
     """Return by which factor two numbers differ, from 1 on; None if one is not known."""
     if pair[0] is None or not pair[1]:
         return None
-    told, true = pair[0] + more, pair[1] + more
+    told, true = max(pair[0], 1e-9) + more, pair[1] + more
     return max(told, true) / min(told, true)
 
 
@@ -169,7 +177,7 @@ def shown(lines, threads):
     cells, most = [], {"rows": 1.0, "memory": 1.0, "seconds": 1.0}
     for line in lines:
         if line["failure"]:
-            cells.append([line["name"], line["failure"], *[""] * 7])
+            cells.append([line["name"], line["failure"], *[""] * 9])
             continue
         factors = {
             "rows": worst(line, "rows"),
@@ -185,13 +193,14 @@ def shown(lines, threads):
                 "–" if factors["rows"] is None else f"{factors['rows']:.2f}",
                 f"{memory[0] / 1e6:,.0f}", f"{memory[1] / 1e6:,.0f}", f"{factors['memory']:.2f}",
                 f"{seconds[0]:,.2f}", f"{seconds[1]:,.2f}", f"{factors['seconds']:.2f}",
-                f"{line['took']:.1f}",
+                f"{line['processors']:,.1f}", f"{line['busy']:.1f}", f"{line['took']:.1f}",
             ]
         )  # fmt: skip
     table(
         f"Planned and then measured, from an empty cache ({machine(threads)})",
         [
-            "spec", "rows ×", "memory MB", "true", "×", "seconds", "true", "×", "planning took s",
+            "spec", "rows ×", "memory MB", "true", "×", "seconds", "true", "×", "CPU s of the whole run",
+            "busy", "planning took s",
         ],
         cells,
     )  # fmt: skip

@@ -3,11 +3,14 @@
 The server is a process of its own on this machine. It waits before each answer and sends no faster than so
 much a second on each connection, as an object store does. "fsspec" is one file opened by fsspec with its
 read-ahead, blocks of 8 MiB, nothing checked. Whole streams are summed up, so every byte is looked at;
-the random rows are read by `Stream.take`.
+the random rows are read by `Stream.take`. The same file under gzip is read from the disk.
 """
 
 import asyncio
+import contextlib
 import functools
+import gzip
+import importlib
 import os
 import re
 import subprocess
@@ -20,6 +23,7 @@ import numpy as np
 
 import vwkit
 from benchmarks.common import machine, table, vectors
+from vwkit.formats import gunzip
 
 ROWS = 400_000
 DRAWN = 200
@@ -40,6 +44,8 @@ def main(options):
         picked = np.sort(np.random.default_rng(0).choice(stream.count(), DRAWN, replace=False))
         expected = int(summed(stream)), int(stream.take(picked).sum())
         lines.append(["file", "", *measured(stream, picked, size, expected, repeats)])
+        for name, seconds in compressed(local, expected[0], repeats).items():
+            lines.append([name, "", rows / seconds, size / seconds / 1e6, "", ""])
         for latency, speed in NETWORKS:
             network = f"{latency} ms, {f'{speed} MB/s' if speed else 'no limit'}"
             command = [sys.executable, "-m", "benchmarks.remote", local, str(latency), str(speed)]
@@ -57,6 +63,24 @@ def main(options):
     head = ["from", "network", "rows/s, all", "MB/s", f"s for {DRAWN:,} rows", "rows/s, random"]
     print(machine(options.threads, ("numpy", "fsspec", "aiohttp", "vwkit")))
     table(f"{rows:,} rows of {stream.dim} uint8, {size / 1e6:.0f} MB", head, lines)
+
+
+def compressed(local, expected, repeats):
+    """Return the seconds of a pass over the same file under gzip, by library."""
+    packed = local.with_suffix(".bvecs.gz")
+    packed.write_bytes(gzip.compress(local.read_bytes(), 6))
+    stream = vwkit.read(packed)
+    found = {}
+    for library in ("isal.isal_zlib", "zlib"):
+        with contextlib.suppress(ImportError):
+            chosen = importlib.import_module(library)
+            gunzip._library = lambda chosen=chosen: chosen
+            if summed(stream) != expected:
+                raise SystemExit("other rows than in the file")
+            found[f".gz, {library.partition('.')[0]}"] = best(
+                functools.partial(summed, stream), repeats
+            )
+    return found
 
 
 def measured(stream, picked, size, expected, repeats):

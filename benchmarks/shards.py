@@ -32,8 +32,8 @@ def cases(rows):
         "exact": ("exact", {}, {}),
         "hnsw": ("hnsw", {}, {}),
         "faiss IVF on disk": ("faiss", ivf, part),
-        "usearch": ("usearch", {}, {}),
         "annoy": ("annoy", {"n_trees": 20}, {"n_trees": 20}),
+        "usearch": ("usearch", {}, {}),
     }
 
 
@@ -77,9 +77,7 @@ def measure(task):
         yield {"seconds": seconds, "memory": peak.anonymous - before, "mapped": peak.mapped}
     if task["step"] == "search":
         truth = np.load(folder / "truth.npy")
-        shared = [
-            len(np.intersect1d(a, b)) for a, b in zip(found.ids.tolist(), truth, strict=True)
-        ]
+        shared = [len(np.intersect1d(a, b)) for a, b in zip(found.ids.tolist(), truth, strict=True)]
         size = sum(path.stat().st_size for path in saved.rglob("*") if path.is_file())
         yield {"first": first, "recall": float(np.mean(shared)) / K, "bytes": size}
 

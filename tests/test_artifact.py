@@ -458,3 +458,27 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, rows):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["a limit", "no block left"])
+def test_a_library_that_does_not_say_that_it_could_not_write(tmp_path, monkeypatch, how):
+    import resource
+    import types
+
+    if how == "a limit":
+        monkeypatch.setattr(resource, "getrlimit", lambda which: (100, 100))
+    else:
+        full = types.SimpleNamespace(f_blocks=10, f_bfree=0, f_bavail=0)
+        monkeypatch.setattr(os, "statvfs", lambda folder: full)
+
+    def save(folder):
+        (folder / "index").write_bytes(bytes(100))
+
+    with (
+        pytest.raises(
+            vwkit.ArtifactError, match="cannot be written: (File too large|No space left)"
+        ),
+        write_artifact(tmp_path / "a", {}) as draft,
+    ):
+        draft.native(save)
+    assert list(tmp_path.iterdir()) == []

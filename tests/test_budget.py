@@ -1,14 +1,19 @@
 """What cannot fit into the memory that a run may use is refused before it begins."""
 
+import gc
 import re
+import weakref
 
 import numpy as np
 import pytest
 
 import vwkit
-from tests.helpers import dump
+from tests.helpers import dump, picture
+from vwkit.cache import Cache
 from vwkit.cli.main import main
+from vwkit.extraction import batch_features
 from vwkit.planning.making import check_budget, size_text
+from vwkit.types import Item
 
 ROWS, DIM = 300_000, 32
 
@@ -121,3 +126,63 @@ def test_sizes_as_text():
         "3.2 TB",
         "5000 TB",
     ]
+
+
+# What follows the budget --------------------------------------------------------------------------
+
+
+def test_labels_go_to_a_file_where_they_are_many_for_the_budget(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (5000, 4)).astype(np.uint8)
+    fitted = []
+    for memory in (1 << 30, 100_000):
+        with vwkit.use_job(vwkit.Job(threads=2, memory=memory)):
+            fitted.append(vwkit.create("clusterer", "lloyd", k=5, iterations=3).fit(rows))
+    wide, narrow = fitted
+    assert not isinstance(wide.labels, np.memmap)
+    assert isinstance(narrow.labels, np.memmap)
+    assert (wide.labels == narrow.labels).all()
+    assert (wide.centers == narrow.centers).all()
+    narrow.save(tmp_path / "saved")
+    assert (vwkit.load(tmp_path / "saved").labels == wide.labels).all()
+
+
+@pytest.mark.parametrize("name", ["graph-kmeans", "graph-pqkmeans"])
+def test_graph_clusterers_look_at_blocks_and_give_the_same(monkeypatch, name):
+    passes = pytest.importorskip("vwkit_numba.passes")
+    rows = np.random.default_rng(0).integers(0, 256, (5000, 8)).astype(np.uint8)
+    options = {}
+    if name == "graph-pqkmeans":
+        options["quantizer"] = vwkit.create("quantizer", "pq", m=4, ks=16).fit(rows)
+        rows = np.asarray(options["quantizer"].encode(rows))
+    fitted = []
+    for step, memory in ((5000, 1 << 30), (700, 100_000)):
+        monkeypatch.setattr(passes, "most_rows", lambda _, step=step: step)
+        with vwkit.use_job(vwkit.Job(threads=2, memory=memory)):
+            fitted.append(vwkit.create("clusterer", name, k=40, iterations=4).fit(rows, **options))
+    wide, narrow = fitted
+    assert isinstance(narrow.labels, np.memmap)
+    assert (wide.labels == narrow.labels).all()
+    assert (wide.centers == narrow.centers).all()
+
+
+def test_features_are_let_go_of_picture_by_picture(tmp_path):
+    items = []
+    for i in range(12):
+        path = tmp_path / f"{i}.png"
+        picture(i if i != 9 else 3).save(path)  # the fourth and the tenth are the same
+        items.append(Item(i, path.name, str(path)))
+    hashes = [f"{i if i != 9 else 3:064d}" for i in range(12)]
+    featurizer = vwkit.create("featurizer", "pixels")
+    cache = Cache(tmp_path / "cache")
+    seen, alive = [], []
+    with vwkit.use_job(vwkit.Job(threads=1)):
+        for found in batch_features(featurizer, "k" * 32, items, hashes, cache):
+            seen.append(found.vectors.sum())
+            alive.append(weakref.ref(found.vectors))
+            del found
+            gc.collect()
+            # Those ahead, the one here, and one that comes again.
+            assert sum(one() is not None for one in alive) <= 5
+    assert len(seen) == 12
+    assert seen[9] == seen[3]
+    assert len(set(seen)) == 11

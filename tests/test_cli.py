@@ -212,7 +212,9 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path):
     options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
     cut = subprocess.run(run, preexec_fn=limit, check=False, **options)
     assert cut.returncode == 1
-    assert len(cut.stderr.splitlines()) == 1, cut.stderr
+    # A checkpoint that cannot be written is a warning; what has to be written is an error.
+    said = [line for line in cut.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(said) == 1, cut.stderr
     assert "File too large" in cut.stderr
     done = subprocess.run([*run, "--resume"], check=False, **options)
     assert done.returncode == 0, done.stderr

@@ -140,7 +140,9 @@ def test_who_may_compact(run, tmp_path):
     assert tree(run.folder, skip=(".run",)) == before
     with locked(run.folder / ".run/lock", run.folder), pytest.raises(RunError, match="in use by"):
         run.compact()
-    plain = {key: value for key, value in colour_spec(tmp_path / "photos").items() if key != "index"}
+    plain = {
+        key: value for key, value in colour_spec(tmp_path / "photos").items() if key != "index"
+    }
     other = vwkit.Pipeline.from_dict(plain).run(tmp_path / "plain")
     with pytest.raises(UnsupportedError, match="has no index"):
         other.compact()

@@ -339,6 +339,19 @@ def test_a_run_whose_manifest_is_none(tmp_path, text):
         vwkit.Run.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", "a\0", ".hidden", "\ud800"])
+def test_a_journal_that_names_no_part_of_the_run(tmp_path, name):
+    from vwkit.run_folder import finish_commit
+
+    inner = tmp_path / "run" / ".run"
+    (inner / "next").mkdir(parents=True)
+    (inner / "next" / "manifest.json").write_text("{}")
+    (inner / "commit.json").write_text(json.dumps({"new": ["manifest.json"], "old": [name]}))
+    with pytest.raises(ArtifactError, match="damaged"):
+        finish_commit(tmp_path / "run")
+    assert (inner / "next" / "manifest.json").exists()
+
+
 def test_a_long_error_is_shown_in_short():
     from vwkit.cli.main import _line
     from vwkit.errors import DataError

@@ -201,6 +201,14 @@ def check_search(data, run):
     assert len(vwkit.load(data / "out/index")) == 12
 
 
+def check_large_index(data, run):
+    index = vwkit.load(data / "out/index")
+    assert (index.name, index.nested.name, len(index)) == ("sharded", "usearch", 3000)
+    rows = vwkit.read(data / "descriptors.bvecs").toarray()
+    found = run.search(rows[[5, 2500]].astype(np.float32), 3)
+    assert found.ids[:, 0].tolist() == [5, 2500]
+
+
 def check_visual_search(data, run):
     assert [item.id for item in run.items[:2]] == ["BRI-1", "BRI-2"]
     assert run.items[0].metadata == {

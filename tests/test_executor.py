@@ -6,6 +6,7 @@ import operator
 import os
 import pickle
 from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import vwkit
 from vwkit import kernels
 from vwkit.around import Executor
+from vwkit.artifact import open_artifact
 from vwkit.base import backend
 from vwkit.extraction import extract
 from vwkit.jobs import Job, use_job
@@ -162,7 +164,7 @@ class TestPartials:
         cuts = [0, 1, 5, 300, 301, 900]
         parts = [
             kernels.assign_and_accumulate(rows[i:j], weights[i:j], **asked)
-            for i, j in zip(cuts, cuts[1:], strict=False)
+            for i, j in pairwise(cuts)
         ]
         for found in (
             reduce(kernels.merge, parts),
@@ -247,8 +249,8 @@ class TestStages:
             write_stream(tmp_path / "a", "rows", stream)
             write_stream(tmp_path / "b", "rows", vwkit.Stream.from_array(mapped))
         assert len(executor.calls) == 1  # what is there already is not sent around
-        written = np.load(tmp_path / "a/rows.npy")
-        assert np.array_equal(written, ROWS * 2)
+        for name, rows in (("a", ROWS * 2), ("b", ROWS)):
+            assert np.array_equal(open_artifact(tmp_path / name).arrays()["rows"], rows)
 
     def test_images(self, executor, tmp_path):
         from PIL import Image
@@ -272,10 +274,12 @@ class TestStages:
                 out.parent.mkdir(exist_ok=True)
                 with use_job(job):
                     extract(out, featurizer, "key", items, hashes, cache, "skip")
-                arrays.append({path.name: path.read_bytes() for path in out.glob("*.npy")})
+                files = sorted(out.rglob("*.npy"))
+                arrays.append({path.name: path.read_bytes() for path in files})
             cache.close()
         assert arrays[0]
         assert all(one == arrays[0] for one in arrays)
+        cache = Cache(tmp_path / "cache-none")
         os.remove(items[9].path)
         with use_job(Job().using(executor)), pytest.raises(vwkit.errors.RunError, match="9.png"):
             extract(tmp_path / "gone", featurizer, "other", items, hashes, cache, "skip")

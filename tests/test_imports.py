@@ -22,7 +22,7 @@ ROOT = Path(vwkit.__file__).parent
 LAYERS = """
 errors estimates hashing hookspecs _yaml12
 types sparse _toml formats reference leftovers lock row_readers run_folder
-metrics codes image stream checkpoints artifact plugins restoring source preprocessing
+metrics codes image stream checkpoints row_files artifact plugins restoring source preprocessing
 data jobs kernels cache items
 palettes growing_arrays observing
 base geometry fetching downloading metadata
@@ -177,7 +177,7 @@ def test_only_declared_libraries_are_imported():
         if unit(edge.module) != "testing" and edge.imported.split(".")[0] not in allowed
     }
     # For those who have it: never needed otherwise.
-    optional = ("aiohttp", "fsspec", "prometheus_client", "pyarrow", "scipy", "skimage")
+    optional = ("aiohttp", "fsspec", "isal", "prometheus_client", "pyarrow", "scipy", "skimage")
     assert foreign <= {(name, True) for name in optional}
 
 

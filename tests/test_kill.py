@@ -1,18 +1,21 @@
 """A run that is killed at a random moment ends, resumed, in the same bytes."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vwkit
-from tests.helpers import dump, tree
+from tests.helpers import bag_spec, dump, photo_folder, tree
 from vwkit.cli.signals import stopping
 
 pytestmark = pytest.mark.skipif(
@@ -78,6 +81,48 @@ def test_killed_and_resumed(work, seed, number):
     )
     assert done.returncode == 0, done.stderr
     assert result(work, work / "cut") == expected
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A spec of photos, and what it makes in peace."""
+    folder = tmp_path_factory.mktemp("photos")
+    photo_folder(folder / "photos")
+    output = [{"write": "words", "path": "out/words"}, {"write": "index", "path": "out/index"}]
+    spec = bag_spec("photos", output=output)
+    dump(folder / "s.yaml", spec)
+    done = harm(folder, "whole", "a", {"count": str(folder / "count")})
+    assert done.returncode == 0, done.stderr
+    made = tree(folder / "whole", skip=(".run", "manifest.json", "report.html"))
+    out = tree(folder / "out")
+    return folder, made, out, json.loads((folder / "count").read_text())[0]
+
+
+def harm(folder, out, cache, task):
+    arguments = ["run", "s.yaml", "--quiet", "--resume", "--out", out]
+    root = str(Path(__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.faults", json.dumps([arguments, task])],
+        cwd=folder,
+        env={**os.environ, "VWKIT_CACHE": str(folder / cache), "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.97])
+def test_killed_at_an_operation_of_the_file_system(photos, monkeypatch, share):
+    """`python -m benchmarks faults` does the same at length."""
+    folder, made, out, count = photos
+    name = f"cut-{share}"
+    shutil.rmtree(folder / "out")
+    killed = harm(folder, name, name + "-cache", {"kill": round(share * count)})
+    assert killed.returncode == -signal.SIGKILL
+    monkeypatch.setenv("VWKIT_CACHE", str(folder / (name + "-cache")))
+    vwkit.Pipeline.from_file(folder / "s.yaml").run(folder / name, resume=True)
+    assert tree(folder / name, skip=(".run", "manifest.json", "report.html")) == made
+    assert tree(folder / "out") == out
 
 
 DEAF = """

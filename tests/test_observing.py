@@ -763,3 +763,33 @@ def test_no_room_for_a_thread(tmp_path, monkeypatch):
     with observed(tmp_path / ".run", Job()) as job:
         job.within("fit").progress(5, 10, "rows")
     assert progress_of(tmp_path)["state"] == "finished"
+
+
+def test_a_process_that_must_end_at_once_says_so(tmp_path):
+    """A library that computes for long and never looks up, and somebody who asked twice."""
+    script = f"""
+import signal, threading, time
+from pathlib import Path
+from vwkit.cli.signals import stopping
+from vwkit.jobs import Job
+from vwkit.observing.observer import observed
+with stopping(threading.Event()), observed(Path({str(tmp_path / ".run")!r}), Job()) as job:
+    job.within("fit").progress(1, 10, "rows")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    (tmp_path / ".run").mkdir()
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.stdout.close()
+    said = progress_of(tmp_path)
+    assert (said["state"], said["stage"]) == ("interrupted", "fit")
+    assert "at once" in said["message"]
+    assert [line["event"] for line in lines(tmp_path)][-1] == "run interrupted"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import vwkit
+import vwkit.testing
 from tests.helpers import blobs, photo_folder, picture, vector_spec
 from tests.test_docs import SMALLER, script
 from vwkit.cli.main import main
@@ -188,3 +189,54 @@ def test_times_as_text():
     assert [time_text(n) for n in (0.004, 0.5, 12, 59.4, 300, 86_400)] == [
         "0.004 s", "0.5 s", "12 s", "59 s", "5.0 min", "24.0 h",
     ]  # fmt: skip
+
+
+def test_pictures_to_be_fetched_are_counted_and_not_fetched(tmp_path):
+    lines = [json.dumps({"url": f"http://127.0.0.1:9/{i}.jpg"}) for i in range(30)]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines) + "\n")
+    spec = {
+        "vwkit": 1,
+        "images": {
+            "urls": str(tmp_path / "list.jsonl"),
+            "cache": str(tmp_path / "cache"),
+            "limit": 20,
+            "allow_private": True,
+        },
+        "featurizer": {"use": "colour-histogram"},
+        "index": {"use": "exact"},
+    }
+    plan = make_plan(vwkit.Pipeline.from_dict(spec).spec, **QUICK)
+    assert plan.stages[0].rows == 20
+    assert "fetched" in plan.stages[0].note
+    assert [stage.name for stage in plan.stages] == ["images", "featurizer", "features", "index"]
+    assert plan.stages[2].rows == 20
+    assert plan.stages[2].seconds is None
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_featurizer_that_learns_from_pictures_is_told_as_not_known(tmp_path):
+    @vwkit.backend("learned")
+    class Learned(vwkit.Featurizer):
+        """Learns one number."""
+
+        trainable = True
+        dim = 4
+
+        def _fit(self, images):
+            self._mean = np.zeros(4)
+
+        def _extract(self, images):
+            return [vwkit.Features(np.ones((1, 4), np.float32)) for _ in images]
+
+    photo_folder(tmp_path / "photos")
+    with vwkit.testing.registered(Learned):
+        spec = {
+            "vwkit": 1,
+            "images": {"path": str(tmp_path / "photos")},
+            "featurizer": {"use": "learned"},
+            "index": {"use": "exact"},
+        }
+        plan = make_plan(vwkit.Pipeline.from_dict(spec).spec, **QUICK)
+    assert "not tried out" in plan.stages[0].note
+    assert plan.stages[1].seconds is None
+    assert any("?" in line for line in table(plan))

@@ -23,12 +23,9 @@ from vwkit.formats.ahead import growing_spans, in_order, near_ranges
 from vwkit.formats.remote import (
     MissingLibraryError,
     RemotePlace,
-    local_of_url,
-    name_of_url,
     open_url,
-    secret_in,
-    shown_url,
 )
+from vwkit.formats.urls import local_of_url, name_of_url, secret_in, shown_url
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install '.[remote]'")
 
@@ -524,6 +521,8 @@ class TestNames:
             ("https://host/a.bvecs?X-Amz-Date=1&X-Amz-Signature=2", "X-Amz-Signature"),
             ("https://host/a.bvecs?sv=1&sig=abc", "sig"),
             ("simplecache::https://host/a.bvecs?access_token=abc", "access_token"),
+            ("https://host/a.bvecs?at=12:30&sig=abc", "sig"),
+            ("https://me:word@host/a@b:c.bvecs", "a password"),
         ],
     )
     def test_secrets(self, url, secret):

@@ -13,7 +13,9 @@ from tests import remote_files
 from tests.remote_files import content_of, rows_of
 from vwkit.cache import Cache
 from vwkit.errors import DataError, ParameterError, SpecError
-from vwkit.planning.making import make_plan
+from vwkit.jobs import Job
+from vwkit.planning.hits import Hits
+from vwkit.planning.walk import Walk
 from vwkit.remote import UrlFile, fetched_to, file_of, place_key
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install '.[remote]'")
@@ -52,8 +54,16 @@ def sha256(content):
 
 
 class TestInPlace:
-    @pytest.mark.parametrize("name", ["a.bvecs", "b.bvecs.gz", "a.npy"])
-    @pytest.mark.parametrize("fewer", [{}, {"limit": 700}, {"sample": 300}])
+    @pytest.mark.parametrize(
+        ("name", "fewer"),
+        [
+            ("a.bvecs", {"limit": 700}),
+            ("a.bvecs", {"sample": 300}),
+            ("a.npy", {}),
+            ("b.bvecs.gz", {}),
+            ("b.bvecs.gz", {"limit": 700, "sample": 900}),
+        ],
+    )
     def test_the_same_as_a_path(self, name, fewer, memory, tmp_path, ran):
         url = memory(name, content_of(name, folder=tmp_path))
         there = ran({"url": url, **fewer})
@@ -95,16 +105,20 @@ class TestInPlace:
         again = ran({"path": str(tmp_path / "a.bvecs")})
         assert centers(third).tobytes() == centers(again).tobytes()
 
-    def test_a_plan_knows_what_is_finished(self, memory, tmp_path, ran):
+    def test_a_plan_knows_what_is_finished(self, memory, tmp_path):
         url = memory("a.bvecs", content_of("a.bvecs", folder=tmp_path))
         content = sha256((tmp_path / "a.bvecs").read_bytes())
+        cache = Cache()
         for vectors in ({"url": url}, {"url": url, "sha256": content}):
             spec = {"vwkit": 1, "vectors": vectors, "clusterer": {"use": "lloyd", "k": 6}}
             pipeline = vwkit.Pipeline.from_dict(spec)
             for said in ("no", "yes"):
-                (stage,) = make_plan(pipeline.spec, seconds=0.0).stages
+                # Nothing is measured.
+                plan = Walk(pipeline.spec, Job(), None, Hits(cache, None)).run()
+                (stage,) = plan.stages
                 assert (stage.rows, stage.cached) == (2000, said)
                 pipeline.run(tmp_path / "planned")
+        cache.close()
 
     def test_a_limit_reads_no_further(self, server, tmp_path, ran):
         server.files["a.bvecs"] = content_of("a.bvecs", 30_000, folder=tmp_path)
@@ -120,7 +134,9 @@ class TestInPlace:
     def test_the_run_says_where_from(self, memory, tmp_path, ran):
         url = memory("a.bvecs", content_of("a.bvecs", folder=tmp_path))
         content = sha256((tmp_path / "a.bvecs").read_bytes())
-        assert ran({"url": url}).manifest["spec"]["vectors"] == {"url": url}
+        run = ran({"url": url})
+        assert run.manifest["spec"]["vectors"] == {"url": url}
+        assert "<h1>a.bvecs</h1>" in (run.folder / "report.html").read_text()
         told = ran({"url": url, "sha256": content}).manifest["spec"]["vectors"]
         assert told == {"url": url, "sha256": content}
 
@@ -273,6 +289,14 @@ class TestChecks:
             vwkit.Pipeline.from_dict({"vwkit": 1, "vectors": {"url": url}, "clusterer": clusterer})
         assert message in str(caught.value)
 
+    def test_outputs_are_local(self, memory, tmp_path):
+        url = memory("a.bvecs", content_of("a.bvecs", folder=tmp_path))
+        output = {"write": "vectors", "path": "s3://bucket/out.npy"}
+        with pytest.raises(SpecError, match="output.path: outputs are written to local paths only"):
+            vwkit.Pipeline.from_dict({"vwkit": 1, "vectors": {"url": url}, "output": output})
+        with pytest.raises(ParameterError, match="s3://bucket/out.npy: files are written to local"):
+            vwkit.write("s3://bucket/out.npy", np.ones((2, 3)))
+
     def test_a_check_fetches_nothing(self, server, tmp_path):
         content = content_of("a.bvecs", 30_000, folder=tmp_path)
         server.files["a.bvecs"] = content
@@ -317,6 +341,8 @@ class TestS3:
         np.testing.assert_array_equal(stream.take([3, 999]), rows_of("a.bvecs")[[3, 999]])
         there, here = ran({"url": "s3://bucket/a.bvecs"}), ran({"path": str(tmp_path / "a.bvecs")})
         assert centers(there).tobytes() == centers(here).tobytes()
+        kept = file_of(UrlFile("s3://bucket/a.bvecs", sha256(content)))
+        assert kept.read_bytes() == content
         bucket.pipe_file("bucket/a.bvecs", content_of("a.bvecs", seed=1, folder=tmp_path))
         with pytest.raises(DataError, match="s3://bucket/a.bvecs: changed while in use: its ETag"):
             stream.reader.read(0, 5)

@@ -9,7 +9,7 @@ import pytest
 
 import vwkit
 from tests.helpers import blobs, tree
-from vwkit import growing_arrays
+from vwkit import growing_arrays, row_files
 from vwkit.artifact import open_artifact, write_artifact
 from vwkit.errors import ArtifactError, Interrupted
 from vwkit.growing_arrays import GrowingArrays
@@ -212,7 +212,7 @@ def test_a_file_system_that_cannot_set_room_aside(tmp_path, monkeypatch):
 
 def test_a_disk_that_fills_up_later_leaves_what_was_good(tmp_path, monkeypatch):
     cut(tmp_path / "cut", 200)
-    append = growing_arrays._Rows.append
+    append = row_files.RowFile.append
 
     def full(self, rows):
         if self.rows >= 350:
@@ -220,7 +220,7 @@ def test_a_disk_that_fills_up_later_leaves_what_was_good(tmp_path, monkeypatch):
         append(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(growing_arrays._Rows, "append", full)
+        patch.setattr(row_files.RowFile, "append", full)
         with pytest.raises(ArtifactError, match="cannot be written: No space left"):
             written(tmp_path / "cut", Source())
     source = Source()
@@ -299,3 +299,17 @@ class TestSkipping:
         stream.count()
         with pytest.raises(vwkit.DataError, match="was asked of a Stream"):
             stream.from_row(601)
+
+
+def test_a_disk_that_is_full_at_the_very_end(tmp_path, monkeypatch):
+    def full(self):
+        self.file.close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(row_files.RowFile, "finish", full)
+        with pytest.raises(ArtifactError, match="cannot be written: No space left"):
+            written(tmp_path / "cut", Source())
+    source = Source()
+    assert written(tmp_path / "cut", source) == written(tmp_path / "whole", Source())
+    assert source.computed == 0

@@ -15,6 +15,7 @@ from tests.helpers import bag_spec, blobs, dump, photo_folder, tree
 from vwkit import growing_arrays
 from vwkit.artifact import open_artifact, write_artifact
 from vwkit.builtin.pixels import Pixels
+from vwkit.cache import Cache
 from vwkit.extraction import extract
 from vwkit.items import find_images
 from vwkit.lock import locked
@@ -353,3 +354,42 @@ def test_outputs_of_an_earlier_run_are_not_taken_for_those_of_this_one(tmp_path)
         ).all()
         assert (np.load(tmp_path / "here/l.npy") != 0).any()
         assert not pending.exists()
+
+
+@pytest.mark.parametrize("where", ["run", "cache"])
+def test_damage_in_an_artifact_within_a_stage_is_mended(tmp_path, monkeypatch, where):
+    photo_folder(tmp_path / "photos")
+    monkeypatch.setenv("VWKIT_CACHE", str(tmp_path / "cache"))
+    spec = dump(tmp_path / "s.yaml", bag_spec(tmp_path / "photos"))
+    whole = vwkit.Pipeline.from_file(spec).run(tmp_path / "whole")
+    folder = tmp_path / "cut"
+    if where == "run":
+        shutil.rmtree(tmp_path / "cache")
+        cut(spec, folder, "vectors")
+        shutil.rmtree(tmp_path / "cache")
+        (path,) = (folder / ".run/next/featurizer").glob("vocabulary-*/centers-*")
+    else:
+        (path,) = (tmp_path / "cache/stages").glob("*/*/vocabulary-*/centers-*")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()  # the cache may share it
+    path.write_bytes(content)
+    run = vwkit.Pipeline.from_file(spec).run(folder, resume=where == "run")
+    for name in run.manifest["stages"]:
+        assert tree(run.path(name)) == tree(whole.path(name)), name
+
+
+def test_what_was_being_put_into_the_cache_goes_with_the_next_trim(tmp_path):
+    cache = Cache(tmp_path)
+    old = [tmp_path / "stages/ab/abc.1.part", tmp_path / "features/f/ab/abc.1.part"]
+    young = tmp_path / "stages/ab/abd.1.part"
+    for path in (old[0], young):
+        path.mkdir(parents=True)
+        (path / "x").write_bytes(b"1")
+    old[1].parent.mkdir(parents=True)
+    old[1].write_bytes(b"1")
+    for path in old:
+        os.utime(path, (1e9, 1e9))
+    assert list(cache.entries()) == []
+    cache.trim(1 << 30)
+    assert [path.exists() for path in (*old, young)] == [False, False, True]

@@ -16,6 +16,7 @@ from tests.helpers import dump, tree, vector_spec
 from vwkit.builtin import sharded, shelf
 from vwkit.builtin.exact import Exact
 from vwkit.errors import ArtifactError, DataError, ParameterError, UnsupportedError
+from vwkit.inspecting import inspect_path
 from vwkit.jobs import Job, ThreadedExecutor, use_job
 from vwkit.kernels import search_rows
 
@@ -220,6 +221,8 @@ def test_damaged_and_foreign_shards_are_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[-5] ^= 1
     file.write_bytes(content)
+    with pytest.raises(ArtifactError, match="checksum does not match"):
+        inspect_path(tmp_path / "index")
     index = vwkit.load(tmp_path / "index")  # nothing of it is read yet
     with pytest.raises(ArtifactError, match="checksum does not match"):
         index.search(ASKED, 3)

@@ -9,6 +9,7 @@ Nothing that differs between two equal runs (time, host, path) is in it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ __all__ = [
     "change_params",
     "is_artifact",
     "open_artifact",
+    "open_whole",
     "write_artifact",
     "writing",
 ]
@@ -106,6 +108,7 @@ class Draft:
             part.mkdir()
             save(part)
             inside = sorted(path for path in part.rglob("*") if path.is_file())
+            _check_room(part, inside)
             digest = hashlib.sha256()
             sums = {}
             for path in inside:
@@ -219,6 +222,19 @@ def write_artifact(folder: str | Path, manifest: dict[str, Any]) -> Iterator[Dra
             with contextlib.suppress(OSError):  # what could not be written cannot be flushed either
                 growing._file.close()
         parts.close()
+
+
+def _check_room(folder: Path, files: list[Path]) -> None:
+    """Refuse what was written when there was no more room: not every library says that it failed."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and any(path.stat().st_size >= limit for path in files):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    disk = os.statvfs(folder)
+    free = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail
+    if disk.f_blocks and free == 0:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextlib.contextmanager
@@ -391,6 +407,22 @@ def open_artifact(folder: str | Path) -> Artifact:
         return _open(folder)
     except (OSError, ValueError) as error:  # ValueError: a name that no system would take
         raise ArtifactError(f"{folder}: cannot be read: {error}") from None
+
+
+def open_whole(folder: str | Path) -> Artifact:
+    """Open a saved folder and verify every file of it and of the artifacts in it.
+
+    Raises
+    ------
+    ArtifactError
+        As `open_artifact`.
+    """
+    opened = open_artifact(folder)
+    for name in opened.manifest.get("children", {}):
+        child = opened.child(name)
+        if child is not None:
+            open_whole(child)
+    return opened
 
 
 def _open(folder: Path) -> Artifact:

@@ -771,7 +771,8 @@ def load(folder: str | Path) -> Any:
         opened._fingerprint = artifact.fingerprint
     except VwkitError as error:
         if isinstance(error, ParameterError):
-            raise ArtifactError(f"{folder}: saved parameters do not fit {name}: {error}") from None
+            said = " ".join(str(error).split())[:1000]  # names in it may be a stranger's
+            raise ArtifactError(f"{folder}: saved parameters do not fit {name}: {said}") from None
         if isinstance(error, ArtifactError) and str(folder) not in str(error):
             raise ArtifactError(f"{folder}: {error}") from None
         raise

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vwkit.artifact import open_artifact
+from vwkit.artifact import open_whole
 from vwkit.checkpoints import read_archive
 from vwkit.errors import ArtifactError, CacheWarning
 from vwkit.hashing import file_sha256
@@ -49,6 +49,9 @@ def link_tree(source: Path, target: Path) -> None:
             os.link(path, target / path.name)
         except OSError:
             shutil.copy2(path, target / path.name)
+
+
+_STALE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Cache:
         if not source.is_dir():
             return False
         try:
-            open_artifact(source)
+            open_whole(source)
         except ArtifactError:
             shutil.rmtree(source, ignore_errors=True)
             return False
@@ -241,7 +244,7 @@ class Cache:
         """Yield what is here, the least recently used first."""
         found = []
         for path in self.folder.glob("stages/??/*"):
-            if path.is_dir():
+            if path.is_dir() and path.suffix != ".part":
                 size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
                 found.append(Entry("stages", path, size, path.stat().st_mtime))
         for path in self.folder.glob("files/*"):
@@ -258,8 +261,21 @@ class Cache:
         """Remove everything; return the bytes freed."""
         return self.trim(0)
 
+    def _sweep(self) -> None:
+        """Remove what killed processes were putting in; what is recent may still be written to."""
+        for pattern in ("stages/??/*.part", "features/*/??/*.part"):
+            for path in self.folder.glob(pattern):
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime < _STALE_SECONDS:
+                        continue
+                    if path.is_dir():
+                        shutil.rmtree(path, ignore_errors=True)
+                    else:
+                        path.unlink()
+
     def trim(self, size: int) -> int:
         """Remove the least recently used entries until at most `size` bytes are left."""
+        self._sweep()
         entries = list(self.entries())
         total = sum(entry.size for entry in entries)
         freed = 0

@@ -17,7 +17,7 @@ from vwkit.base import Parameter, create
 from vwkit.errors import ParameterError, Problem, SpecError, VwkitError, dotted
 from vwkit.featurizer import Reader
 from vwkit.fetching import is_sha256
-from vwkit.formats.remote import is_url, local_of_url, secret_in
+from vwkit.formats.urls import is_url, local_of_url, secret_in
 from vwkit.hashing import derive_seed
 from vwkit.metadata import format_of
 from vwkit.plugins import registry
@@ -378,6 +378,9 @@ class _Checker:
             return {"use": name, **self._params(role, name, item, path, "use")}
         if isinstance(item, str) and (parameter.nested or parameter.is_path):
             choices = _choices(parameter.annotation)
+            if role == "output" and parameter.is_path and is_url(item):
+                self.problem(path, f"outputs are written to local paths only; got {item!r}")
+                return item
             if item in choices or _URL.match(item):
                 return item
             found = self._absolute(path, item)

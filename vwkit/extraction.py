@@ -57,27 +57,31 @@ def extract(
         GrowingArrays(draft, current) as growing,
     ):
         done = growing.position
-        descriptors = sum(sum(note["counts"]) for note in growing.notes)
+        growing.array("sizes", 2, np.int64, len(items))
+        growing.array("offsets", None, np.int64)
+        if done == 0:
+            growing.append("offsets", np.zeros(1, np.int64))
+        total = growing.rows("vectors") + max(0, growing.rows("indptr") - 1)
         step = _IMAGES_OF_A_TASK if current.distributed else _IMAGES_AT_ONCE
         left = [(done + i, done + j) for i, j in row_spans(len(items) - done, step)]
         parts = [(items[start:stop], hashes[start:stop]) for start, stop in left]
         batches = _batches(featurizer, key, parts, cache)
         for (start, stop), batch in zip(left, batches, strict=True):
-            note: dict[str, Any] = {"sizes": [], "counts": [], "lengths": [], "skipped": []}
+            sizes = np.zeros((stop - start, 2), np.int64)
+            skipped: list[list[Any]] = []
             for row, found in enumerate(batch, start):
-                note["sizes"].append([0, 0])
                 if isinstance(found, Skipped):
                     if on_error == "stop":
                         raise ImageError(found.reason)
                     # Without the path: the stage may be found again from another folder.
-                    reason = found.reason.removeprefix(f"{items[row].path}: ")
-                    note["skipped"].append([row, reason])
+                    skipped.append([row, found.reason.removeprefix(f"{items[row].path}: ")])
                     continue
                 if found.size is not None:
-                    note["sizes"][-1] = [int(length) for length in found.size]
-                note["counts"].append(len(found.vectors))
+                    sizes[row - start] = found.size
+                total += len(found.vectors)
+                growing.append("offsets", np.array([total], np.int64))
                 if isinstance(found.vectors, Sparse):
-                    note["lengths"] += append_sparse(growing, found.vectors)
+                    append_sparse(growing, found.vectors)
                     continue
                 if "vectors" not in growing:
                     growing.array("vectors", featurizer.dim, found.vectors.dtype)
@@ -86,20 +90,13 @@ def extract(
                     if "keypoints" not in growing:
                         growing.array("keypoints", 5, np.float32)
                     growing.append("keypoints", found.keypoints)
-            growing.step(stop, note)
-            descriptors += sum(note["counts"])
-            current.progress(stop, len(items), "images", descriptors=float(descriptors))
+            growing.append("sizes", sizes)
+            growing.step(stop, skipped or None)
+            current.progress(stop, len(items), "images", descriptors=float(total))
         growing.close()
-        if "data" in growing:
-            finish_sparse(draft, growing, _all(growing, "lengths"), featurizer.dim)
-        counts = np.cumsum(_all(growing, "counts"), dtype=np.int64)
-        draft.array("offsets", np.concatenate([[0], counts]))
-        draft.array("sizes", np.array(_all(growing, "sizes"), np.int64).reshape(-1, 2))
-        draft.manifest["skipped"] = _all(growing, "skipped")
-
-
-def _all(growing: GrowingArrays, name: str) -> list[Any]:
-    return [value for note in growing.notes for value in note[name]]
+        if "indptr" in growing:
+            finish_sparse(draft, growing, featurizer.dim)
+        draft.manifest["skipped"] = [one for some in growing.notes for one in some]
 
 
 def _batches(

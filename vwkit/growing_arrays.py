@@ -9,7 +9,6 @@ torn or flipped block costs what lies behind it.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -25,6 +24,8 @@ import numpy as np
 from vwkit.artifact import Draft, writing
 from vwkit.errors import ArtifactError
 from vwkit.jobs import Job
+from vwkit.row_files import RowFile, opened, plain_dtype
+from vwkit.run_folder import sync
 from vwkit.types import Array
 
 __all__ = ["GrowingArrays"]
@@ -35,11 +36,8 @@ JOURNAL = "journal"
 # Seconds of work that may be lost; records cost at most one twentieth of the time between them.
 _EVERY = 1.0
 _SHARE = 20
-_BLOCK = 8 << 20
 _LONGEST_LINE = 64 << 20
 _NAME = re.compile(r"[a-z_]{1,64}")
-# What a file system says that cannot set room aside; any other answer is meant.
-_NO_ROOM_KEPT = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
 
 
 class GrowingArrays:
@@ -70,7 +68,7 @@ class GrowingArrays:
         self._draft, self._job = draft, job
         self._keeps = job.folder is not None
         self._folder = draft.folder if job.folder is None else job.folder / FOLDER
-        self._files: dict[str, _Rows] = {}
+        self._files: dict[str, RowFile] = {}
         self._noted = 0  # notes that are recorded
         self._recorded = 0  # the position that is
         self._clean = True  # nothing was appended since the last step
@@ -124,12 +122,18 @@ class GrowingArrays:
         with writing(self._draft.target):
             if held is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                held = self._files[name] = _Rows(self._folder / f"{name}.npy", dim, np.dtype(dtype))
+                held = self._files[name] = RowFile(
+                    self._folder / f"{name}.npy", dim, np.dtype(dtype)
+                )
                 held.begin()
             elif held.dim != dim:
                 raise ArtifactError(f"{held.path}: of another shape; remove {self._folder}")
             if rows is not None:
                 held.set_aside(rows)
+
+    def rows(self, name: str) -> int:
+        """Return how many rows an array has by now; 0 if it was not begun."""
+        return self._files[name].rows if name in self._files else 0
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -157,6 +161,7 @@ class GrowingArrays:
 
     def close(self) -> None:
         """Finish all arrays and put them into the draft."""
+        self._clean = False  # if that fails, what was recorded before stays, and nothing else
         for name, rows in self._files.items():
             with writing(self._draft.target):
                 rows.finish()
@@ -190,16 +195,19 @@ class GrowingArrays:
         text = json.dumps(line, separators=(",", ":")).encode()
         if self._journal is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._journal = _opened(self._folder / JOURNAL)
+            self._journal = opened(self._folder / JOURNAL)
             self._journal.seek(0, os.SEEK_END)
         self._journal.write(b"%08x %s\n" % (zlib.crc32(text), text))
         self._journal.flush()
         os.fsync(self._journal.fileno())
+        if self._recorded == 0:  # the names of the files, too
+            for folder in (self._folder, self._folder.parent, self._folder.parent.parent):
+                sync(folder)
 
     def _take_up(self) -> None:
         """Go on from the last record that is whole, with all before it."""
         try:
-            journal = _opened(self._folder / JOURNAL, create=False)
+            journal = opened(self._folder / JOURNAL, create=False)
         except OSError:  # none, or no plain file: nothing to go on from
             _remove(self._folder)
             return
@@ -235,7 +243,7 @@ class GrowingArrays:
                 path, dim = self._folder / f"{name}.npy", block["dim"]
                 if not (dim is None or (type(dim) is int and dim >= 0)):
                     return False
-                self._files[name] = _Rows(path, dim, _plain_dtype(block["dtype"]))
+                self._files[name] = RowFile(path, dim, plain_dtype(block["dtype"]))
                 self._files[name].open()
             if not self._files[name].holds(int(block["rows"]), int(block["crc"])):
                 return False
@@ -252,142 +260,6 @@ class GrowingArrays:
         for rows in self._files.values():
             rows.file.close()
         self._files.clear()
-
-
-class _Rows:
-    """One array's file: a header with room for the number of rows, then the rows."""
-
-    file: IO[bytes]
-
-    def __init__(self, path: Path, dim: int | None, dtype: np.dtype[Any]) -> None:
-        self.path, self.dim, self.dtype = path, dim, dtype
-        self.width = dtype.itemsize * (1 if dim is None else dim)
-        self.rows = -1  # until something is known to be good
-        self._recorded = 0
-        self._crc = 0
-
-    def begin(self) -> None:
-        """Make the file anew."""
-        self.open(create=True)
-        self.file.truncate(0)
-        self._start = self._header(0)
-        self.rows = 0
-
-    def open(self, *, create: bool = False) -> None:
-        """Open the file that is there."""
-        self.file = _opened(self.path, create=create)
-        if not create:
-            self._start = len(_header(0, self.dim, self.dtype))
-
-    def _header(self, rows: int) -> int:
-        # NumPy leaves room in the header for the number of rows to grow.
-        header = _header(rows, self.dim, self.dtype)
-        self.file.seek(0)
-        self.file.write(header)
-        return len(header)
-
-    def set_aside(self, rows: int) -> None:
-        """Let the file system keep room for all rows."""
-        needed = self._start + rows * self.width
-        if not hasattr(os, "posix_fallocate") or needed == 0:
-            return  # macOS: a full disk shows when it is full
-        self.file.flush()
-        try:
-            os.posix_fallocate(self.file.fileno(), 0, needed)
-        except OSError as error:
-            if error.errno in _NO_ROOM_KEPT:
-                return
-            with contextlib.suppress(OSError):
-                self.file.truncate(self._end())
-            free = shutil.disk_usage(self.path.parent).free
-            raise ArtifactError(
-                f"{self.path.parent}: {self.path.stem} takes {needed:,} bytes there, and "
-                f"{free:,} are free: {error.strerror}"
-            ) from error
-
-    def append(self, rows: Array) -> None:
-        """Write rows behind the others."""
-        data = np.ascontiguousarray(rows, self.dtype)
-        flat = data.reshape(-1).view(np.uint8).data
-        self.file.write(flat)
-        self._crc = zlib.crc32(flat, self._crc)
-        self.rows += len(data)
-
-    def sync(self) -> None:
-        """Make sure that what was appended is on the disk."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-
-    def block(self) -> dict[str, Any]:
-        """Describe what was appended since the last record."""
-        return {"rows": self.rows, "crc": self._crc, "dim": self.dim, "dtype": self.dtype.str}
-
-    def recorded(self) -> None:
-        """Begin the next block."""
-        self._recorded, self._crc = self.rows, 0
-
-    def holds(self, rows: int, crc: int) -> bool:
-        """Tell whether the next block is there, up to so many rows and with this checksum."""
-        known = max(0, self.rows)
-        left = (rows - known) * self.width
-        if rows < known or self._start + rows * self.width > os.fstat(self.file.fileno()).st_size:
-            return False
-        self.file.seek(self._start + known * self.width)
-        found = 0
-        while left > 0:
-            piece = self.file.read(min(left, _BLOCK))
-            if not piece:
-                return False
-            found, left = zlib.crc32(piece, found), left - len(piece)
-        return found == crc
-
-    def go_on(self, rows: int) -> None:
-        """Count rows that are known to be good."""
-        self.rows = self._recorded = rows
-
-    def cut(self) -> None:
-        """Drop what lies behind the rows that are good."""
-        self._header(0)
-        self.file.truncate(self._end())
-        self.file.seek(self._end())
-
-    def finish(self) -> None:
-        """Write the number of rows and close."""
-        self.file.flush()
-        self.file.truncate(self._end())
-        self._header(self.rows)
-        self.file.close()
-
-    def _end(self) -> int:
-        return self._start + max(0, self.rows) * self.width
-
-
-def _header(rows: int, dim: int | None, dtype: np.dtype[Any]) -> bytes:
-    import io
-
-    described = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": (rows,) if dim is None else (rows, dim),
-    }
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, described)
-    return buffer.getvalue()
-
-
-def _plain_dtype(text: Any) -> np.dtype[Any]:
-    dtype = np.dtype(str(text))
-    if dtype.kind not in "biuf":
-        raise ValueError(f"not a type of numbers: {dtype}")
-    return dtype
-
-
-def _opened(path: Path, *, create: bool = True) -> IO[bytes]:
-    """Open a plain file to read and write; never one that a link leads to, or a pipe."""
-    if not create and not path.is_file():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0)
-    return os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=1 << 20)
 
 
 def _line(raw: bytes) -> dict[str, Any] | None:

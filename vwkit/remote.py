@@ -25,11 +25,9 @@ from vwkit.formats.http_ranges import NoPartsError
 from vwkit.formats.remote import (
     MissingLibraryError,
     Place,
-    local_of_url,
-    name_of_url,
     open_url,
-    shown_url,
 )
+from vwkit.formats.urls import local_of_url, name_of_url, shown_url
 from vwkit.jobs import job
 
 __all__ = ["UrlFile", "fetched_to", "file_of", "place_key", "said_key"]

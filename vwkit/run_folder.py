@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _plain_name(name: str) -> bool:
-    return "/" not in name and "\\" not in name and not name.startswith(".")
+    # Without any sign it would be the folder itself.
+    return name.isprintable() and not re.search(r"^$|^\.|[/\\]", name)
 
 
 def commit(folder: Path, names: list[str]) -> None:

@@ -77,40 +77,39 @@ def write_aggregated(path: Path, featurizer: Aggregated, words: Array, stream: S
     ):
         done = growing.position
         for rows in featurizer.aggregate(words, offsets[done:], stream.array):
-            lengths = None
             if isinstance(rows, Sparse):
-                lengths = append_sparse(growing, rows)
+                append_sparse(growing, rows)
             else:
                 if "vectors" not in growing:
                     growing.array("vectors", rows.shape[1], rows.dtype, images)
                 growing.append("vectors", rows)
             done += len(rows)
-            growing.step(done, lengths)
+            growing.step(done)
             current.progress(done, images, "images")
         growing.close()
         if "vectors" not in growing:
-            lengths = [length for some in growing.notes for length in some]
-            finish_sparse(draft, growing, lengths, featurizer.dim)
+            finish_sparse(draft, growing, featurizer.dim)
 
 
-def append_sparse(growing: GrowingArrays, rows: Sparse) -> list[int]:
-    """Write the entries of sparse rows; return how many each row has."""
-    if "data" not in growing:
+def append_sparse(growing: GrowingArrays, rows: Sparse) -> None:
+    """Write sparse rows behind those written."""
+    if "indptr" not in growing:
+        growing.array("indptr", None, np.int64)
         growing.array("indices", None, np.int32)
         growing.array("data", None, np.float32)
+        growing.append("indptr", np.zeros(1, np.int64))
+    growing.append("indptr", rows.indptr[1:] + growing.rows("data"))
     growing.append("indices", rows.indices)
     growing.append("data", rows.data)
-    lengths: list[int] = np.diff(rows.indptr).tolist()
-    return lengths
 
 
-def finish_sparse(draft: Draft, growing: GrowingArrays, lengths: list[int], dim: int) -> None:
-    """Write what makes sparse rows of the entries."""
-    if "data" not in growing:  # no row at all
+def finish_sparse(draft: Draft, growing: GrowingArrays, dim: int) -> None:
+    """Write the shape of sparse rows, and what makes none of them a matrix."""
+    if "indptr" not in growing:
+        draft.array("indptr", np.zeros(1, np.int64))
         draft.array("indices", np.zeros(0, np.int32))
         draft.array("data", np.zeros(0, np.float32))
-    draft.array("indptr", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-    draft.array("shape", np.array([len(lengths), dim], np.int64))
+    draft.array("shape", np.array([max(0, growing.rows("indptr") - 1), dim], np.int64))
 
 
 def write_stream(path: Path, name: str, stream: Stream, *, flat: bool = False) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vwkit.artifact import Artifact, change_params, open_artifact
+from vwkit.artifact import Artifact, change_params, open_artifact, open_whole
 from vwkit.base import Backend, library_version, load
 from vwkit.cache import Cache
 from vwkit.errors import ArtifactError, BackendError
@@ -276,7 +276,7 @@ class Stages:
         if self._earlier.get(name, {}).get("key") != key or not target.is_dir():
             return False
         try:
-            open_artifact(target)
+            open_whole(target)
             self.accounts[name] = account_of(name, target, rows_given(given), unit)
         except (ArtifactError, BackendError):
             return False

@@ -366,4 +366,4 @@ class Stream:
         """Write all rows to a descriptor file (format by its name); return their number."""
         from vwkit.formats import write_vectors
 
-        return write_vectors(Path(path), self, dim=self.dim, dtype=self.dtype, rows=self.rows)
+        return write_vectors(path, self, dim=self.dim, dtype=self.dtype, rows=self.rows)

@@ -97,7 +97,7 @@ def _write_run(folder: Path, changed: dict[str, bytes]) -> Path:
     return run
 
 
-@target("run", _run_seeds, words=_WORDS, cheap=False, largest=1 << 16)
+@target("run", _run_seeds, words=_WORDS, cheap=False, largest=1 << 16, guided=False)
 def run(data: bytes, folder: Path) -> None:
     """A run folder with one file changed: opened, inspected, searched, shown."""
     import vwkit
@@ -141,7 +141,7 @@ def _inner_seeds(folder: Path) -> list[bytes]:
     return [bytes([at]) + content for at, content in enumerate(_INNER.values())]
 
 
-@target("run-inner", _inner_seeds, words=_WORDS, cheap=False)
+@target("run-inner", _inner_seeds, words=_WORDS, cheap=False, guided=False)
 def inner(data: bytes, folder: Path) -> None:
     """What ``.run`` holds: the journal of a commit, the state, the stages' ledger, the lock."""
     from vwkit.errors import VwkitError

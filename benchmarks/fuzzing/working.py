@@ -241,7 +241,7 @@ def _guided(finder: Finder, target: Target, task: dict[str, Any], seeds: list[by
         f"-max_len={target.largest}",
         f"-dict={words}",
         f"-artifact_prefix={task['folder']}/",
-        "-timeout=0",
+        "-timeout=600",  # atheris takes 0 for a very short time; our own watchdog is stricter
         "-rss_limit_mb=0",
         "-malloc_limit_mb=0",
         "-verbosity=0",

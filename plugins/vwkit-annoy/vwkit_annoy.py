@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 import vwkit
 from vwkit.data import dim_of, rows_of
 from vwkit.errors import ArtifactError, DataError, ParameterError, PluginError
+from vwkit.estimates import Estimate
 from vwkit.jobs import job
 from vwkit.metrics import normalised
 from vwkit.stream import Stream, row_spans
@@ -119,6 +120,13 @@ class Annoy(vwkit.Index):
 
     def _size(self) -> int:
         return int(self._index.get_n_items())
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        # Each tree halves the rows until a node holds about as many numbers as a vector.
+        depth = math.log2(max(2.0, rows / (dim + 2)))
+        return Estimate(
+            work=rows * (300 + self.n_trees * dim * max(1.0, depth)), least=4.0 * rows * dim
+        )
 
     def _opened(self, dim: int) -> Any:
         metric = "euclidean" if self.metric == "l2" else "angular"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import math
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,7 +124,7 @@ class HNSW(vwkit.Index):
         # Vectors, twice M links at the bottom, a few above, and a lock for each.
         held = rows * (4.0 * dim + 8 * self.M + 120)
         return Estimate(
-            work=rows * math.log2(rows + 2) * self.ef_construction * (dim + 32),
+            work=rows * math.log2(rows + 2) ** 2 * self.ef_construction * (dim + 32),
             memory=held,
             least=4.0 * rows * dim,
             disk=rows * (4.0 * dim + 8 * self.M + 24),
@@ -249,7 +251,11 @@ class HNSW(vwkit.Index):
     # Saving
 
     def _save(self, folder: Path) -> None:
-        self._index.save_index(str(folder / _INDEX_FILE))
+        path = folder / _INDEX_FILE
+        self._index.save_index(str(path))
+        # The library does not look whether all was written.
+        if path.stat().st_size != self._index.index_file_size():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         if len(self._dead):
             np.save(folder / _DEAD_FILE, self._dead, allow_pickle=False)
 

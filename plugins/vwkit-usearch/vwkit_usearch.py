@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import vwkit
 from vwkit.data import dim_of, rows_of
 from vwkit.errors import ArtifactError, DataError, PluginError
+from vwkit.estimates import Estimate
 from vwkit.jobs import job
 from vwkit.kernels import search_rows
 from vwkit.metrics import normalised
@@ -131,6 +132,12 @@ class USearch(vwkit.Index):
 
     def _size(self) -> int:
         return len(self._index)
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        held = rows * dim * {"f32": 4.0, "f16": 2.0, "i8": 1.0}[self.dtype]
+        return Estimate(
+            work=rows * math.log2(rows + 2) ** 2 * self.expansion_add * (dim + 32), least=held
+        )
 
     def _opened(self, dim: int) -> Any:
         return _usearch().Index(
@@ -390,7 +397,8 @@ class USearch(vwkit.Index):
             coding.dtype != np.float64
             or coding.shape != (2 + dim,)
             or not np.isfinite(coding).all()
-            or not (coding[1] > 0 and coding[0] >= len(self))
+            # Its square is needed, too.
+            or not (1e-60 < coding[1] < 1e60 and len(self) <= coding[0] < 1 << 53)
         ):
             raise ArtifactError(
                 f"{folder / _CODING_FILE}: not how vectors of {dim} dimensions are stored; "

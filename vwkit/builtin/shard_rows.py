@@ -22,6 +22,7 @@ from vwkit.sparse import Sparse
 from vwkit.stream import row_spans
 
 __all__ = [
+    "SHARE",
     "build_elsewhere",
     "bytes_of",
     "fitting_rows",
@@ -34,7 +35,7 @@ __all__ = [
 
 # Of the job's memory, the numbers of one shard by default: they are held once more in the index
 # that is built of them, whose links and copies take as much again.
-_SHARE = 8
+SHARE = 8
 _HASHED = 8 << 20
 
 
@@ -56,7 +57,7 @@ def fitting_rows(vectors: Any, rows: int) -> int:
         row = bytes_of(vectors) // max(1, rows)
     else:
         row = vectors.dim * vectors.dtype.itemsize
-    return max(1, job().memory // (_SHARE * max(1, row)))
+    return max(1, job().memory // (SHARE * max(1, row)))
 
 
 def parts(vectors: Any, starts: list[int]) -> Iterator[Any]:
@@ -68,15 +69,17 @@ def parts(vectors: Any, starts: list[int]) -> Iterator[Any]:
     if vectors.array is not None:
         yield from (vectors.array[first:last] for first, last in spans)
         return
-    chunks, rest = iter(vectors), vectors.array
+    chunks, rest = iter(vectors), np.empty((0, vectors.dim), vectors.dtype)
     for first, last in spans:
         rows = np.empty((last - first, vectors.dim), vectors.dtype)
         done = 0
         while done < len(rows):
-            chunk = next(chunks) if rest is None or not len(rest) else rest
-            taken = chunk[: len(rows) - done]
-            rows[done : done + len(taken)] = taken
-            done, rest = done + len(taken), chunk[len(taken) :]
+            if not len(rest):
+                del rest  # with the chunk that it is the end of, before the next one comes
+                rest = next(chunks)
+            taken = min(len(rest), len(rows) - done)
+            rows[done : done + taken] = rest[:taken]
+            done, rest = done + taken, rest[taken:]
         yield rows
         del rows
     for _ in chunks:  # a Stream checks at its end that it brought what it promised

@@ -6,7 +6,8 @@ import copy
 import itertools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from vwkit.artifact import is_artifact, open_artifact
 from vwkit.base import Field, Nested, backend, create, packed_files
 from vwkit.builtin.shard_rows import (
+    SHARE,
     build_elsewhere,
     bytes_of,
     fitting_rows,
@@ -29,10 +31,11 @@ from vwkit.builtin.shard_search import merged, search_shard
 from vwkit.builtin.shelf import Shard, Shelf, unpacked_folder
 from vwkit.data import as_data, dim_of, rows_of
 from vwkit.errors import ArtifactError, DataError, ParameterError, RunError
+from vwkit.estimates import Estimate
 from vwkit.index import Index
 from vwkit.jobs import Job, ThreadedExecutor, job, use_job
 from vwkit.metrics import METRICS
-from vwkit.stream import Stream
+from vwkit.stream import Stream, chunk_rows
 from vwkit.types import Array, Positive
 
 __all__ = ["Sharded"]
@@ -185,7 +188,8 @@ class Sharded(Index):
         # As a Stream, data that must be converted are so shard by shard.
         data = as_data(vectors, what)
         if what == "vectors" and isinstance(data, np.ndarray):
-            data = Stream.from_array(data)
+            # Chunks of 8 MiB once they are converted, not before.
+            data = Stream.from_array(data).rechunk(chunk_rows(4 * data.shape[1]))
         return super()._prepare(data, what, dim=dim, empty=empty)
 
     def _build(self, vectors: Any) -> None:
@@ -262,6 +266,28 @@ class Sharded(Index):
             shelf.own.append(folder)
             shelf.shards.append(Shard(starts[number + 1] - starts[number], folder=folder))
             current.progress(starts[number + 1], starts[-1], "vectors")
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate | None:
+        if self.shards is None and self.rows_per_shard is None:
+            number = -(-rows // max(1, job().memory // (SHARE * dim * itemsize)))
+        else:
+            number = self._cut(None, rows)[0]
+        each = -(-rows // number)
+        one = self.nested._estimate(each, dim, itemsize)
+        if one is None:
+            return None
+        gathered = float(each * dim * itemsize)
+        memory, budget = one.memory, job().memory / 2
+        if memory is not None:
+            memory = gathered + min(number * memory, memory + budget)
+        return replace(
+            one,
+            work=number * one.total(),
+            each_pass=0,
+            passes=0,
+            memory=memory,
+            disk=None if one.disk is None else number * one.disk,
+        )
 
     # Changing
 
@@ -378,14 +404,14 @@ class Sharded(Index):
         current, threads = job(), 1
         if nested.thread_safe:
             threads = min(current.threads, max(1, len(asked)))
-        within = Job(
-            threads=max(1, current.threads // threads), memory=current.memory, stop=current.stop
-        )
-        if threads == 1:
-            within = current
+        # In this process, whatever the job's executor: the shards are here.
+        within = Job(threads=current.threads // threads, memory=current.memory, stop=current.stop)
         shared = {"shelf": shelf, "like": nested, "queries": queries, "k": k, "within": within}
+        answers: Iterator[tuple[Array, Array]] = (search_shard(*one, **shared) for one in asked)
+        if threads > 1:
+            answers = ThreadedExecutor(threads).map(search_shard, asked, shared)
         best: tuple[Array, Array] | None = None
-        for found in ThreadedExecutor(threads).map(search_shard, asked, shared):
+        for found in answers:
             current.check()
             best = found if best is None else merged(best, found, k)
         if best is None:

@@ -141,7 +141,8 @@ class PCA(Transform):
         )
 
     def _row_work(self, dim: int) -> float:
-        return dim * float(len(self.components) if self._fitted else self.dim or dim)
+        # How many components a share of the variance takes is not known before: not counted then.
+        return dim * float(self.dim or 1)
 
     def _kept(self, values: NDArray[np.float64], dim: int) -> int:
         """Return how many components to keep, of which the first have these variances."""

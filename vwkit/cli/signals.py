@@ -91,4 +91,7 @@ def _watch(reader: int, stop: threading.Event, told: str, grace: float | None) -
 def _leave() -> None:
     with contextlib.suppress(OSError):
         os.write(2, _LEFT)
+    from vwkit.observing.observer import last_words  # here already, if there is anything to say
+
+    last_words("interrupted, and ended at once: it did not get to a safe place in time")
     os._exit(130)

@@ -163,5 +163,5 @@ def _entry(line: bytes) -> tuple[str, Entry] | None:
             return url, Entry(name, int(said["bytes"]))
         reason = str(said["reason"])[:_REASON]
         return url, Entry(None, 0, reason, bool(said["temporary"]), int(said["runs"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

@@ -217,7 +217,7 @@ class Client:
                 temporary=True,
                 unreachable=isinstance(error, _Unreachable),
             ) from None
-        except (ValueError, zlib.error) as error:
+        except (ValueError, OverflowError, zlib.error) as error:
             # A chunk without a length, a header that is no number, bytes that are not gzip, …
             raise Failure(f"not a valid answer: {error}", temporary=False) from None
 

@@ -11,15 +11,13 @@ from __future__ import annotations
 import functools
 import io
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -28,24 +26,15 @@ from vwkit.errors import DataError, FormatError, UnsupportedError, VwkitError
 from vwkit.formats.ahead import growing_spans, in_order, near_ranges
 from vwkit.formats.base import MissingFileError, UnknownFormatError
 from vwkit.formats.http_ranges import NoPartsError, Part, http_part
+from vwkit.formats.urls import is_url, local_of_url, name_of_url, shown_url
 
 __all__ = [
     "MissingLibraryError",
     "Place",
     "RemotePlace",
-    "is_url",
-    "local_of_url",
-    "name_of_url",
     "open_url",
     "place_of",
-    "secret_in",
-    "shown_url",
 ]
-
-# fsspec chains file systems with "::", as in simplecache::s3://bucket/name.
-_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
-_LOCAL = re.compile(r"(?:file|local)://", re.IGNORECASE)
-_SECRET = re.compile(r"signature|^sig$|token|secret|password|credential|api_?key", re.IGNORECASE)
 
 # One request moves this much at most: several are under way at a time, and memory stays flat.
 _BLOCK = 8 << 20
@@ -73,44 +62,6 @@ class MissingLibraryError(UnsupportedError):
 
     # Known before any data are read.
     exit_status = 2
-
-
-def is_url(value: object) -> bool:
-    """Tell whether a value is text that begins like a URL, also like one of fsspec's chains."""
-    return isinstance(value, str) and _URL.match(value) is not None
-
-
-def local_of_url(url: str) -> Path | None:
-    """Return the path of a ``file://`` URL; None for every other URL."""
-    found = _LOCAL.match(url)
-    # As fsspec has it: nothing is percent-encoded in such a URL.
-    return Path(url[found.end() :]) if found and "::" not in url else None
-
-
-def name_of_url(url: str) -> str:
-    """Return the file name in a URL, which tells the format."""
-    part = next(part for part in url.split("::") if "://" in part)
-    scheme, _, rest = part.partition("://")
-    if scheme.lower() in ("http", "https"):
-        rest = unquote(rest.partition("#")[0].partition("?")[0])
-    return rest.partition("?")[0].rstrip("/").rpartition("/")[2]
-
-
-def shown_url(url: str) -> str:
-    """Return a URL as it may be told to anybody: without password, and without what follows ``?``."""
-    bare = re.sub(r"(://[^/@:?]*):[^/@]*@", r"\1:…@", url)
-    return re.sub(r"\?[^:]*", "?…", bare)
-
-
-def secret_in(url: str) -> str | None:
-    """Return what in a URL is a secret, such as ``the password``; None if nothing looks like one."""
-    for part in url.split("::"):
-        if re.match(r"[^:/?]+://[^/@?]*:[^/@?]+@", part):
-            return "a password"
-        for key, _ in parse_qsl(urlsplit(part).query):
-            if _SECRET.search(key):
-                return key
-    return None
 
 
 @dataclass(frozen=True)
@@ -161,6 +112,8 @@ class RemotePlace:
         DataError
             It cannot be read.
         """
+        if count == 0:
+            return np.empty(0, np.uint8)
         with _reaching(self.url):
             files, path = _files(self.url)
             if _is_http(files):
@@ -250,9 +203,10 @@ class RemotePlace:
             look()
             return found
 
-        for piece in in_order(fetched, range(0, rows, block), parallel):
-            for start in range(0, len(piece), step):
-                yield piece[start : start + step]
+        with closing(in_order(fetched, range(0, rows, block), parallel)) as pieces:
+            for piece in pieces:
+                for start in range(0, len(piece), step):
+                    yield piece[start : start + step]
         self.look()
 
     def take(
@@ -314,7 +268,7 @@ class _Forward(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            self._blocks.close()  # type: ignore[attr-defined]
+            self._blocks.close()
         super().close()
 
 

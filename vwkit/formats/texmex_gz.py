@@ -2,12 +2,11 @@
 
 SIFT1B comes as one 92 GB ``bigann_base.bvecs.gz`` of which most people fetch a first part, so a file
 that is cut anywhere is ordinary here. Python's own `gzip` loses what it has already decompressed when
-it meets the end too early; driving zlib directly keeps every byte.
+it meets the end too early; driving the decompressor directly keeps every byte.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
@@ -16,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vwkit.errors import FormatError, UnsupportedError
+from vwkit.formats.ahead import read_ahead
 from vwkit.formats.base import VectorFile, opening
+from vwkit.formats.gunzip import damage, decompressor
 from vwkit.formats.remote import Place
 from vwkit.formats.texmex_rows import COMPONENT, check_rows, plausible_dim, record_bytes
 
@@ -28,6 +29,8 @@ GZIP_MAGIC = b"\x1f\x8b\x08"
 _COMPRESSED_BLOCK = 1 << 16
 # Bounds what one step hands out, however well a hostile file compresses.
 _BLOCK = 1 << 20
+# So many of them at most, and no more than a chunk, are decompressed while the rows before are used.
+_AHEAD = 8
 
 
 class _CutError(Exception):
@@ -44,13 +47,13 @@ def inflate(path: Place) -> Generator[bytes, None, None]:
     ------
     _CutError
         After all that could be decompressed, if the file ends too early.
-    zlib.error
-        If it is damaged.
+    zlib.error, isal.isal_zlib.error
+        If it is damaged; see `vwkit.formats.gunzip.damage`.
     """
     with opening(path):
         file = path.open("rb", buffering=0)
     with file:
-        member, begun = zlib.decompressobj(wbits=31), False
+        member, begun = decompressor(), False
         while True:
             with opening(path):
                 block = file.read(_COMPRESSED_BLOCK)
@@ -61,7 +64,7 @@ def inflate(path: Place) -> Generator[bytes, None, None]:
                     block = block.lstrip(b"\0")
                     if not block:
                         break
-                    member = zlib.decompressobj(wbits=31)
+                    member = decompressor()
                 begun = True
                 piece = member.decompress(block, _BLOCK)
                 block = member.unused_data if member.eof else member.unconsumed_tail
@@ -92,21 +95,23 @@ class CompressedFile(VectorFile):
 
     def _chunks(self, rows_per_chunk: int) -> Iterator[npt.NDArray[Any]]:
         width = record_bytes(self.format, self.dim)
+        ahead = max(2, min(_AHEAD, rows_per_chunk * width // _BLOCK))
         done, cut = 0, False
         # Grown by what the file really holds: its claims alone make us allocate nothing.
         buffer = bytearray()
         try:
-            for piece in inflate(self.path):
-                buffer += piece
-                ready = len(buffer) // (rows_per_chunk * width)
-                for chunk in range(ready):
-                    yield self._rows(buffer, chunk * rows_per_chunk, rows_per_chunk, done)
-                    done += rows_per_chunk
-                if ready:
-                    del buffer[: ready * rows_per_chunk * width]
+            with closing(read_ahead(inflate(self.path), ahead)) as pieces:
+                for piece in pieces:
+                    buffer += piece
+                    ready = len(buffer) // (rows_per_chunk * width)
+                    for chunk in range(ready):
+                        yield self._rows(buffer, chunk * rows_per_chunk, rows_per_chunk, done)
+                        done += rows_per_chunk
+                    if ready:
+                        del buffer[: ready * rows_per_chunk * width]
         except _CutError:
             cut = True
-        except zlib.error as error:
+        except damage() as error:
             raise FormatError(
                 f"{self.path}: the compressed data are damaged after about "
                 f"{done + len(buffer) // width} whole rows: {error}; fetch it again"
@@ -172,7 +177,7 @@ def open_compressed(path: Place, format: str, partial: bool) -> CompressedFile:
         if len(head) < 4:
             message = f"{path}: 0 whole rows: the file is cut within its first row; fetch it again"
             raise FormatError(message) from None
-    except zlib.error as error:
+    except damage() as error:
         raise FormatError(f"{path}: the compressed data are damaged: {error}") from error
     if not head:
         raise FormatError(f"{path}: 0 rows: there is nothing in it")

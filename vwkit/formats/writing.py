@@ -16,6 +16,7 @@ from vwkit.errors import DataError, FormatError, ParameterError, ShapeError
 from vwkit.formats import bigann, npy, texmex_rows
 from vwkit.formats.base import MissingFileError
 from vwkit.formats.open import check_format, format_of_name, known_formats
+from vwkit.formats.urls import is_url, shown_url
 
 __all__ = ["write_vectors"]
 
@@ -65,7 +66,8 @@ def write_vectors(
     Raises
     ------
     ParameterError
-        If the format is not known, cannot be written, or cannot hold `dtype` or `dim`.
+        If the path is a URL, or the format is not known, cannot be written, or cannot hold
+        `dtype` or `dim`.
     ShapeError
         If a chunk is not (n_i, dim).
     DataError
@@ -75,6 +77,10 @@ def write_vectors(
     FormatError
         If the file cannot be written.
     """
+    if is_url(path):
+        raise ParameterError(
+            f"{shown_url(str(path))}: files are written to local paths only; write one there and copy it"
+        )
     path = Path(path)
     layout = _layout(path, dim, np.dtype(dtype), format)
     if isinstance(chunks, np.ndarray):

@@ -23,7 +23,7 @@ from vwkit.observing.log import LOG, RunLog
 from vwkit.observing.progress import PROGRESS, Progress, read_progress, write_progress
 from vwkit.types import Item
 
-__all__ = ["Observer", "note_skipped", "observed", "part"]
+__all__ = ["Observer", "last_words", "note_skipped", "observed", "part"]
 
 _EVERY = 1.0
 _TOLD_EVERY = 60.0
@@ -95,6 +95,9 @@ class Observer:
             elif event == "stage finished":
                 origin = str(values.get("from", "computed"))
                 self.state.end(stage, origin, float(values.get("seconds", 0.0)))
+                if origin != "folder":  # or it is of an earlier attempt
+                    # Looked at ten times a second: it may have been higher than we saw.
+                    self.state.peak = max(self.state.peak, int(values.get("peak_memory", 0)))
             elif event == "checkpoint taken up":
                 self._go_to(stage)
                 if self.state.rate is not None:
@@ -179,6 +182,27 @@ class Observer:
             write_progress(self.path, document)
 
 
+#: Who is told when the process ends at once.
+_at_work: list[Observer] = []
+
+
+def last_words(message: str, patience: float = 0.5) -> None:
+    """Say of all runs at work that they were interrupted, for a process that is about to end at once.
+
+    It takes no longer than `patience`, in seconds: whoever holds what is needed for it may be stuck.
+    """
+    said = threading.Thread(target=_say_all, args=(message,), daemon=True)
+    with contextlib.suppress(RuntimeError):  # no room for another thread
+        said.start()
+        said.join(patience)
+
+
+def _say_all(message: str) -> None:
+    for observer in _at_work.copy():
+        with contextlib.suppress(Exception):
+            observer.end("interrupted", message)
+
+
 @contextlib.contextmanager
 def observed(
     folder: Path,
@@ -215,8 +239,12 @@ def observed(
     watched.observer = observer
     observer.begin(values or {})
     try:
-        with listening(observer.heard):
-            yield watched
+        _at_work.append(observer)
+        try:
+            with listening(observer.heard):
+                yield watched
+        finally:
+            _at_work.remove(observer)
     except (Interrupted, KeyboardInterrupt) as error:
         observer.end("interrupted", str(error) or "interrupted")
         raise

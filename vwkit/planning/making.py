@@ -129,6 +129,8 @@ def _advice(spec: Spec, stage: PlannedStage) -> str:
     backend = _backend(spec, stage.name)
     if backend is not None and not backend.streams:
         advice.append("take a backend that reads its data as a stream (`vwkit backends` tells)")
+    if getattr(backend, "init", None) == "k-means++":
+        advice.append("init: random")
     if backend is not None and "train_rows" in type(backend).parameters():
         advice.append("fewer train_rows")
     elif getattr(backend, "k", None):

@@ -147,7 +147,7 @@ class Measurements:
                     return found
         start = time.monotonic()
         # No part may use up what the others need.
-        share = max(0.2, self.left / 3) if self._allowed else 0.0
+        share = max(self._allowed / 20, self.left / 3)
         try:
             with quiet(self.job):
                 before = busy()

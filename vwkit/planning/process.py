@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from vwkit.observing.memory import anonymous_memory
 from vwkit.planning.measuring import Measurements
 
 __all__ = ["imported"]
@@ -32,7 +33,7 @@ print(json.dumps(told))
 def imported(modules: Sequence[str], measured: Measurements) -> list[tuple[float, float]]:
     """Return anonymous bytes and seconds of a process that imports modules one after the other.
 
-    The first entry is the process with vwkit alone. All are 0 where it cannot be measured.
+    The first entry is the process with vwkit alone: this one, where no other could be begun.
     """
 
     def measure(_: float) -> dict[str, Any]:
@@ -46,5 +47,6 @@ def imported(modules: Sequence[str], measured: Measurements) -> list[tuple[float
         return {"told": json.loads(done.stdout.splitlines()[-1])}
 
     told = measured.of({"process": list(modules)}, measure).get("told", [])
+    told = told or [[anonymous_memory(), 0.0]]
     found = [(float(memory), float(seconds)) for memory, seconds in told]
-    return found + [(0.0, 0.0)] * (len(modules) + 1 - len(found))
+    return found + [(found[-1][0], 0.0)] * (len(modules) + 1 - len(found))

@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ from vwkit.transform import Transform
 
 __all__ = ["Trial", "estimated", "fitted_on", "shrunk", "try_out"]
 
-_FIRST_ROWS = 512
+_FEWEST_ROWS, _FIRST_ROWS = 256, 512
 _STEP = 4
 _FEW_PASSES = 1
+# What is fitted is used on so many rows at least: few take longer, one by one.
+_USED_ON = 4096
+_LEAST_SLOPE = 0.25
+# Seconds of computing that a trial on more rows may take in any case, and by how much the clock may go
+# on for longer where a machine is busy.
+_FOR_A_SECOND, _PATIENCE = 1.0, 4.0
 # Of the rows of a small trial, so many stand for each cluster at least.
 _ROWS_PER_CENTER = 4
 _COUNTS = ("k", "ks")
@@ -101,7 +108,7 @@ def try_out(
     dict
         Plain data; see `Trial`.
     """
-    begun = time.monotonic()
+    begun, spent = time.monotonic(), 0.0
     points: list[dict[str, float]] = []
     extra: dict[str, Any] = {"cold": 0.0, "kept": 0.0, "grown": 0.0, "disk": 0.0}
     full = max(1, round(rows))
@@ -116,12 +123,16 @@ def try_out(
         count = data.shape[0]
         small = shrunk(backend, count, rows, passes) if fits else backend
         if not points and fits:
+            # Fewer rows still: what the library takes to be loaded, compiled and ready.
+            few = some(min(count, _FEWEST_ROWS))
+            least = few.shape[0]
             with Memory() as first:
-                cold = _timed(shrunk(backend, count, rows, 1), data, quantizer)
+                cold = _timed(shrunk(backend, least, rows, 1), few, quantizer)
             with Memory() as used:
-                warm = _timed(shrunk(backend, count, rows, 1), data, quantizer)
+                warm = _timed(shrunk(backend, least, rows, 1), few, quantizer)
             extra["cold"], extra["kept"] = max(0.0, cold - warm), float(first.kept)
             extra["grown"] = float(used.grown)
+            begun = time.monotonic()  # loading is not the trial
         if fits:
             with Memory() as used:
                 took = _timed(small, data, quantizer)
@@ -141,7 +152,12 @@ def try_out(
                 "cut": float(passes is not None),
             }
         )
-        left = seconds - (time.monotonic() - begun)
+        spent += took
+        left = seconds - spent
+        if time.monotonic() - begun > _PATIENCE * seconds:
+            left = 0.0  # others have the processors
+        elif len(points) == 1 and seconds > 0:
+            left = max(left, _FOR_A_SECOND)  # of very few rows alone nothing follows
         following = min(full, count * _STEP)
         if not fits or following <= count:
             break
@@ -168,6 +184,8 @@ def try_out(
     if made is not None and fits:
         extra["disk"] = _saved_bytes(made)
     if applied and made is not None:
+        if seconds > 0 and count < _USED_ON:
+            data = some(min(full, _USED_ON))
         extra.update(_applied(made, data, max(0.1, min(0.5, left))))
     return extra
 
@@ -215,7 +233,7 @@ def _applied(backend: Any, data: Any, seconds: float) -> dict[str, Any]:
         with Clock() as clock:
             out = use(data[:rows])
         took = clock.seconds
-        if rows >= data.shape[0] or took > seconds / 8:
+        if rows >= data.shape[0] or took > seconds:
             break
         rows = min(data.shape[0], rows * 4)
     return {
@@ -265,12 +283,12 @@ class Trial:
         units = estimate.total(self.passes(rows, estimate.passes))
         rate = last["seconds"] / last["work"] if last["work"] else 0.0
         fixed = 0.0
-        if len(self.points) > 1:
-            before = self.points[-2]
-            more = last["work"] - before["work"]
-            slope = (last["seconds"] - before["seconds"]) / more if more > 0 else 0.0
-            if 0 < slope < rate:
-                rate, fixed = slope, last["seconds"] - slope * last["work"]
+        for before, after in pairwise(self.points):
+            more = after["work"] - before["work"]
+            slope = (after["seconds"] - before["seconds"]) / more if more > 0 else 0.0
+            # What is always spent does not grow; far less than the average is chance.
+            if _LEAST_SLOPE * rate < slope < rate:
+                rate, fixed = slope, max(0.0, last["seconds"] - slope * last["work"])
         return cold + fixed + rate * units
 
     def memory(self, rows: float) -> float:

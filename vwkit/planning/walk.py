@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -329,16 +332,16 @@ class Walk:
         )
         self.codes_key = codes.key
 
+        @functools.cache
         def of_codes() -> tuple[Any, Any]:
-            rows = before.some(_CODED)
-            small = shrunk(quantizer, len(rows), before.rows or 1) if fits else quantizer
+            rows = before.some(round(min(_CODED, before.rows or _CODED)))
+            small = shrunk(quantizer, len(rows), before.rows or 1, 3) if fits else quantizer
             if fits:
                 fitted_on(small, rows)
-            return small, rows
+            return small, np.asarray(small.encode(rows))
 
         def sample(rows: int) -> Any:
-            small, some = of_codes()
-            return np.asarray(small.encode(some))[:rows]
+            return of_codes()[1][:rows]
 
         self._coder = lambda: of_codes()[0]
         self.codes = Flowing(
@@ -386,7 +389,10 @@ class Walk:
             quantizer=self._coder if on_codes and self.codes is not None else None,
             coded=self.codes.about if on_codes and self.codes is not None else None,
         )  # fmt: skip
-        self.fill(stage, clusterer, _dense(clusterer, data), trial)
+        asked = clusterer
+        if on_codes and self.spec.quantizer is not None:
+            asked = _with_quantizer(clusterer, self.spec.quantizer, self.flow.dim, data.dim)
+        self.fill(stage, asked, _dense(clusterer, data), trial)
         self.add(stage, hit)
         if self.spread is not None:
             made = used_key(Stage("clusterer", hit.key or "", Path()), clusterer)
@@ -488,6 +494,17 @@ def _fitting(backend: Any, rows: Any) -> Any:
     if isinstance(rows, Sparse) and not getattr(backend, "supports_sparse", False):
         return rows.toarray()
     return rows
+
+
+def _with_quantizer(clusterer: Any, quantizer: Any, dim: int | None, m: int | None) -> Any:
+    """Return a copy that knows as much of its quantizer as an estimate may ask for."""
+    if dim is None or m is None or clusterer._quantizer is not None:
+        return clusterer
+    ks = getattr(quantizer, "ks", 1 << 8)
+    asked = copy.copy(clusterer)
+    book = np.broadcast_to(np.float32(0), (m, ks, max(1, dim // m)))
+    vars(asked)["_quantizer"] = types.SimpleNamespace(_dim=dim, codebook=book)
+    return asked
 
 
 def _code_form(quantizer: Any, trial: Trial) -> tuple[int | None, np.dtype[Any]]:

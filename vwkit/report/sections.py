@@ -46,7 +46,8 @@ def title(run: Any) -> str:
     """Name a run after its data."""
     spec = run.spec
     source = spec.get("images") or spec.get("vectors") or {}
-    path = PurePath(str(source.get("path", source.get("urls", "run"))))
+    named = (source[key] for key in ("path", "urls", "url") if key in source)
+    path = PurePath(str(next(named, "run")))
     if path.name in _GENERIC and path.parent.name:
         return f"{path.parent.name}/{path.name}"
     return path.name or str(path)

@@ -35,5 +35,5 @@ def scheduler(cluster) -> str:
         import distributed
 
         with distributed.Client(cluster, set_as_default=False) as client:
-            client.wait_for_workers(2, timeout=30)
+            client.wait_for_workers(2, timeout=120)
     return str(cluster.scheduler_address)

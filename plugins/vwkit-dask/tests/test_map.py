@@ -33,7 +33,7 @@ def base() -> Job:
 @pytest.fixture
 def work(scheduler, base):
     """A job whose chunks are computed by two processes."""
-    executor = vwkit.create("executor", "dask", scheduler=scheduler, workers=2, patience=20.0)
+    executor = vwkit.create("executor", "dask", scheduler=scheduler, workers=2, patience=120.0)
     with executor.ready(base):
         yield base.using(executor)
 

@@ -47,7 +47,8 @@ class _Piece:
     function: Callable[..., Any]
     needs: list[_Piece]
     args: tuple[Any, ...] = ()
-    near: str | None = None
+    near: str | None = None  # the worker that is to do it, if it can
+    home: str | None = None  # the worker that probably holds the result
     stop: int = 0  # rows up to here are done with it
     future: Any = None
     repeats: int = 0
@@ -145,7 +146,7 @@ class Mapped:
         cut = None
         if self._chunks.aligned:
             cut = pack([other[start:stop] for other in self._chunks.aligned])
-        return _Piece(compute_spans, [self._shared], (spans, cut), near, stop)
+        return _Piece(compute_spans, [self._shared], (spans, cut), near, near, stop)
 
     # Results
 
@@ -184,7 +185,7 @@ class Mapped:
             yield from self._result(root)
             return
         rows = [self._made(_Piece(part_of, [one], (0,), stop=one.stop)) for one in pieces]
-        sums = [self._made(_Piece(part_of, [one], (1,))) for one in pieces]
+        sums = [self._made(_Piece(part_of, [one], (1,), home=one.home)) for one in pieces]
         for piece in pieces:
             self._release(piece)
         root = self._tree(sums)
@@ -199,12 +200,16 @@ class Mapped:
         """Combine neighbours until one is left; what lies between is not kept."""
         level = pieces
         while len(level) > 1:
-            above = [
-                self._made(_Piece(combined, [self._shared, *level[i : i + 2]]))
-                if i + 1 < len(level)
-                else level[i]
-                for i in range(0, len(level), 2)
-            ]
+            above = []
+            for i in range(0, len(level), 2):
+                two = level[i : i + 2]
+                if len(two) == 1:
+                    above += two
+                    continue
+                # What lies on one worker is added up there before anything is handed on.
+                home = two[0].home if two[0].home == two[1].home else None
+                piece = _Piece(combined, [self._shared, *two], near=home, home=home)
+                above.append(self._made(piece))
             for piece in level:
                 if piece not in above and piece not in pieces:
                     self._release(piece)
@@ -258,13 +263,12 @@ class Mapped:
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
-        from distributed.client import FutureCancelledError
 
         if isinstance(error, ModuleNotFoundError):
             raise RunError(
                 f"executor dask: a worker has no module {error.name}; install there what is here"
             ) from error
-        lost = (CancelledError, FutureCancelledError, KilledWorker, Dropped)
+        lost = (CancelledError, KilledWorker, Dropped)
         if not isinstance(error, (*lost, OSError)) or (
             isinstance(error, OSError) and self._cluster.alive
         ):

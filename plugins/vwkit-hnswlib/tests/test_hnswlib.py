@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +150,25 @@ def test_a_false_header_is_refused(tmp_path: Path, place: int, value: int) -> No
     (tmp_path / "other" / "index.hnsw").write_bytes(content)
     with pytest.raises(ArtifactError, match="not an hnswlib index"):
         index._load(tmp_path / "other")
+
+
+def test_a_file_that_could_not_be_written_to_the_end_is_told(tmp_path: Path) -> None:
+    """As on a full disk: the library itself says nothing."""
+    code = (
+        "import resource, signal, sys, numpy as np, vwkit\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "index = vwkit.create('index', 'hnsw').build(np.eye(200, dtype=np.float32))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "try:\n"
+        "    index.save(sys.argv[1])\n"
+        "except vwkit.ArtifactError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "saved")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "saved: cannot be written: " in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,7 @@ from vwkit.types import Array
 from vwkit_numba.frames import Frame
 from vwkit_numba.lists import Lists
 from vwkit_numba.passes import Groups, Passes, Task
+from vwkit_numba.room import readonly
 from vwkit_numba.taking import aligned, block_rows
 from vwkit_numba.totals import PartTotals, Tally, Totals
 
@@ -51,10 +52,14 @@ def passes_of(
     frame: Frame,
     current: Job,
     seed: int,
+    centers: int,
 ) -> Passes:
     """Return the passes over rows that are computed where the job's chunks are."""
-    kind = Elsewhere if current.distributed else Passes
-    return kind(stream, weights, frame, current, seed)
+    if not current.distributed:
+        return Passes(stream, weights, frame, current, seed)
+    found = Elsewhere(stream, weights, frame, current, seed)
+    found.block = block_rows(stream, centers)
+    return found
 
 
 # What a worker does -------------------------------------------------------------------------------
@@ -94,10 +99,12 @@ class _Change:
         return cls(None, after) if other.all() else cls(np.packbits(other), after[other])
 
     def put(self, into: Array) -> None:
+        from vwkit_numba import merging
+
         if self.which is None:
             into[:] = self.values
         else:
-            into[np.unpackbits(self.which, count=len(into)).view(np.bool_)] = self.values
+            merging.put(readonly(self.which), readonly(self.values), into)
 
 
 @dataclass(frozen=True)
@@ -209,7 +216,15 @@ def _added(
 
 
 class Elsewhere(Passes):
-    """The same passes, each block of rows on a worker."""
+    """The same passes, each block of rows on a worker.
+
+    Attributes
+    ----------
+    block : int
+        Rows of a block.
+    """
+
+    block: int
 
     def run(
         self,
@@ -226,13 +241,14 @@ class Elsewhere(Passes):
         written = tuple(one.dtype for one in write)
         weighted = self.weights is not None
         work = _Work(task, self.frame, self.seed, self.scales, weighted, len(read), written)
-        weights = [self.weights] if weighted else []
+        # What lies in a file is pickled as an array.
+        cut = map(np.asarray, [*([self.weights] if weighted else []), *read, *change])
         found = self.job.map(
             _on_block,
             self.stream,
             {"work": work, "arrays": dict(arrays)},
-            aligned=aligned(range(self.rows), *weights, *read, *change),
-            rows=block_rows(self.stream),
+            aligned=aligned(range(self.rows), *cut),
+            rows=self.block,
             combine=_merged,
             split=_parted,
             unit=unit,

@@ -79,7 +79,8 @@ class ProductBase(vwkit.Quantizer):
         taken = min(rows, max(self.ks, self.train_rows or 1000 * self.ks))
         sample = taken * dim * itemsize
         return Estimate(
-            work=float(self.iterations * taken * self.ks * dim),
+            # Most is learned on small parts of the rows; measured from 2,000 to 256,000.
+            work=self.iterations * taken**0.6 * self.ks * dim,
             # Half the rows again for the parts that come first; labels and distances of each slice.
             memory=1.5 * sample + 12 * taken * self.m + (16 << 20),
             least=sample if taken < rows else 0,

@@ -57,7 +57,7 @@ class Fit:
         self.params, self.init = params, init
         self.job = job()
         self.rows, self.k = stream.count(), params.k
-        self.passes = passes_of(stream, _moderate(weights), frame, self.job, params.seed)
+        self.passes = passes_of(stream, _moderate(weights), frame, self.job, params.seed, self.k)
         memory = self.job.memory
         self.labels = room(self.rows, np.int32, memory)
         self.runners = room(self.rows, np.int32, memory)

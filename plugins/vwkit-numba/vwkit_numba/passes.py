@@ -17,7 +17,7 @@ from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba.frames import Frame, inner
 from vwkit_numba.lists import Lists, padded_lists
-from vwkit_numba.room import MOST_ROWS, mapped_from, most_rows, room
+from vwkit_numba.room import MOST_ROWS, mapped_from, most_rows, readonly, room
 from vwkit_numba.taking import taken
 from vwkit_numba.totals import Totals
 
@@ -68,7 +68,7 @@ class Passes:
     def __post_init__(self) -> None:
         self.rows = self.stream.count()
         self._weights = np.zeros(0) if self.weights is None else self.weights
-        self._shift = _readonly(self.frame.shift)
+        self._shift = readonly(self.frame.shift)
         if len(self.scales):
             return
         heaviest = 1.0 if self.weights is None else float(self.weights.max())
@@ -148,8 +148,8 @@ class Passes:
         """Yield the same as kernels take it: codes come with their tables."""
         for start, rows in self.parts():
             self.frame.check(rows, self.first + start)
-            ready = _readonly(rows)
-            yield start, ready if self.frame.book is None else (ready, _readonly(self.frame.tables))
+            ready = readonly(rows)
+            yield start, ready if self.frame.book is None else (ready, readonly(self.frame.tables))
 
     def assign(
         self,
@@ -176,8 +176,8 @@ class Passes:
 
         changed = 0
         frame = self.frame
-        numbers, firsts = _readonly(lists.numbers), _readonly(lists.starts)
-        centers, half = _readonly(centers), _readonly(half)
+        numbers, firsts = readonly(lists.numbers), readonly(lists.starts)
+        centers, half = readonly(centers), readonly(half)
         for start, block in self.blocks():
             here = slice(start, start + _length(block))
             block_labels, block_gaps = labels[here], gaps[here]
@@ -310,7 +310,7 @@ class Passes:
         from vwkit_numba import kernels
 
         totals.clear(active)
-        frame, centers = self.frame, _readonly(centers)
+        frame, centers = self.frame, readonly(centers)
         seed = np.uint64((self.seed * 1_000_003 + draw) * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
         for start, block in self.blocks():
             here = slice(start, start + _length(block))
@@ -392,11 +392,3 @@ class Passes:
 
 def _length(block: Any) -> int:
     return len(block[0] if isinstance(block, tuple) else block)
-
-
-def _readonly(array: Array) -> Array:
-    """Return a view that numba sees as one type, whether it is mapped, writable or not."""
-    view: Array = np.ascontiguousarray(array).view(np.ndarray)
-    view = view[:]
-    view.flags.writeable = False
-    return view

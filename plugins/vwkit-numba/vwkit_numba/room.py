@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.jobs import job
+from vwkit.types import Array
 
-__all__ = ["MOST_ROWS", "mapped_from", "most_rows", "per_row", "room"]
+__all__ = ["MOST_ROWS", "mapped_from", "most_rows", "per_row", "readonly", "room"]
 
 #: Row numbers within a block are int32.
 MOST_ROWS = (1 << 31) - 2
@@ -42,3 +43,11 @@ def per_row(rows: int) -> float:
     memory = job().memory
     kept = 0 if 4 * rows > mapped_from(memory) else 12 * rows
     return kept + 16.0 * min(rows, most_rows(memory))
+
+
+def readonly(array: Array) -> Array:
+    """Return a view that numba sees as one type, whether it is mapped, writable or not."""
+    view: Array = np.ascontiguousarray(array).view(np.ndarray)
+    view = view[:]
+    view.flags.writeable = False
+    return view

@@ -21,6 +21,7 @@ __all__ = ["shares", "start"]
 _ROWS_PER_GROUP = 60
 _GROUP_ITERATIONS = 5
 _ITERATIONS = 2
+_SPAN = 1 << 20
 
 
 def start(
@@ -100,7 +101,7 @@ def _alike(labels: NDArray[np.int32], _: NDArray[np.int32]) -> NDArray[np.int32]
 def _sizes(groups: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     """Count the rows of each group; NumPy would make wide numbers of all rows at once."""
     found = np.zeros(count, np.int64)
-    for first, last in row_spans(len(groups), 1 << 20):
+    for first, last in row_spans(len(groups), _SPAN):
         found += np.bincount(groups[first:last], minlength=count)
     return found
 
@@ -159,13 +160,26 @@ def _small_hashes(
     """Return the rows whose hash is below their group's share of the largest, and their hashes."""
     most = (np.minimum(limits, 0.999) * 2.0**64).astype(np.uint64)
     most[limits >= 1] = np.iinfo(np.uint64).max
-    rows, found = [], []
-    for first, last in row_spans(passes.rows, 1 << 20):
-        numbers = np.arange(first, last, dtype=np.int64)
-        hashes = row_hash(passes.seed + 2, numbers)
-        kept = hashes <= most[groups[first:last]]
-        if useful is not None:
-            kept &= useful[first:last]
-        rows.append(numbers[kept])
-        found.append(hashes[kept])
+    tasks = (
+        (range(first, last), groups[first:last], None if useful is None else useful[first:last])
+        for first, last in row_spans(passes.rows, _SPAN)
+    )
+    shared = {"most": most, "seed": passes.seed + 2}
+    rows, found = zip(*passes.job.each(_hashes_of, tasks, shared), strict=True)
     return np.concatenate(rows), np.concatenate(found)
+
+
+def _hashes_of(
+    rows: range,
+    groups: NDArray[np.int32],
+    useful: NDArray[np.bool_] | None,
+    *,
+    most: NDArray[np.uint64],
+    seed: int,
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    numbers = np.arange(rows.start, rows.stop, dtype=np.int64)
+    hashes = row_hash(seed, numbers)
+    kept = hashes <= most[groups]
+    if useful is not None:
+        kept &= useful
+    return numbers[kept], hashes[kept]

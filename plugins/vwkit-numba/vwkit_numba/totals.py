@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vwkit_numba.room import readonly
+
 __all__ = ["PartTotals", "Tally", "Totals"]
 
 
@@ -56,9 +58,13 @@ class Totals:
 
         In whatever order parts are added, the result is that of one pass over all rows.
         """
+        from vwkit_numba.merging import add_rows
+
         other = part.totals
-        self.sums[place] += other.sums
-        self.totals[place] += other.totals
+        # Compiled code sees what came from another process as one type, and 64-bit places as well.
+        place = np.asarray(place, np.int64)
+        add_rows(readonly(other.sums), place, self.sums)
+        add_rows(readonly(other.totals), place, self.totals)
         keys, rows = self.far_keys[place], self.far_rows[place]
         # Of equal keys the first row's is kept, as in a pass.
         farther = other.far_keys > keys
@@ -91,7 +97,9 @@ class PartTotals:
             clusters = np.union1d(self.clusters, other.clusters)
         found = Totals.zeros(len(clusters), self.totals.sums.shape[1])
         for one in (self, other):
-            found.add(one, np.searchsorted(clusters, one.clusters))
+            same = len(one.clusters) == len(clusters)
+            place = np.arange(len(clusters)) if same else np.searchsorted(clusters, one.clusters)
+            found.add(one, place)
         return PartTotals(clusters, found)
 
 

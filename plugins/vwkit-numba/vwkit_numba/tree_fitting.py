@@ -14,7 +14,8 @@ from vwkit.types import Array
 from vwkit_numba import tree_kernels
 from vwkit_numba.fitting import _moderate
 from vwkit_numba.frames import frame_of
-from vwkit_numba.passes import Passes, Totals, _readonly, room
+from vwkit_numba.passes import Passes, Totals
+from vwkit_numba.room import readonly, room
 from vwkit_numba.tree_nodes import Nodes, go_down, parents
 
 if TYPE_CHECKING:
@@ -186,13 +187,13 @@ class TreeFit:
         """Return some rows, where each of them is, and their weights."""
         array = self.stream.array
         if array is not None and type(array) is np.ndarray:
-            return _readonly(array), rows, self.weights
+            return readonly(array), rows, self.weights
         ascending = np.argsort(rows, kind="stable")
         block = self.stream.take(rows[ascending])
         places = np.empty(len(rows), rows.dtype)
         places[ascending] = np.arange(len(rows), dtype=rows.dtype)
         weights = self.weights[rows[ascending]] if len(self.weights) else self.weights
-        return _readonly(block), places, weights
+        return readonly(block), places, weights
 
     def _place(self, levels: int = 1, beam: int = 1) -> float:
         """Take all rows down, and return the mean squared distance to the nodes' centers."""
