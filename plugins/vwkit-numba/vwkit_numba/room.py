@@ -16,7 +16,7 @@ __all__ = ["MOST_ROWS", "mapped_from", "most_rows", "per_row", "readonly", "room
 #: Row numbers within a block are int32.
 MOST_ROWS = (1 << 31) - 2
 # More would not make a pass faster.
-_AT_ONCE = 1 << 25
+_AT_ONCE = 1 << 24
 _MAPPED = 1 << 30
 
 
@@ -27,7 +27,7 @@ def most_rows(memory: int) -> int:
 
 def mapped_from(memory: int) -> int:
     """Return from how many bytes on one number for each row goes to a file."""
-    return min(_MAPPED, memory // 32)
+    return min(_MAPPED, memory // 128)
 
 
 def room(rows: int, dtype: Any, memory: int) -> NDArray[Any]:
