@@ -207,6 +207,15 @@ def test_a_manifest_that_names_a_folder_elsewhere(tmp_path):
     refused(vocabulary.fit(ROWS), tmp_path, change, "names a path")
 
 
+def test_a_parameter_with_a_name_of_two_lines(tmp_path):
+    def change(manifest, files):
+        manifest["params"]["whi\nten"] = True
+
+    refused(
+        fitted("transform", "pca", dim=3), tmp_path, change, "whi ten: pca has no such parameter"
+    )
+
+
 def test_a_native_backend_without_its_files(tmp_path):
     def change(manifest, files):
         del manifest["native"]

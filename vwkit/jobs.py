@@ -124,7 +124,9 @@ class Observer(Protocol):
         """Take note of a step."""
         ...
 
-    def note(self, event: str, stage: str, message: str, level: str, values: dict[str, Any]) -> None:
+    def note(
+        self, event: str, stage: str, message: str, level: str, values: dict[str, Any]
+    ) -> None:
         """Take note of what happened."""
         ...
 

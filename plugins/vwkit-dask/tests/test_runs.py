@@ -177,7 +177,7 @@ class TestWhatIsWrong:
 
     def test_other_versions(self, scheduler, monkeypatch):
         mine = described()
-        assert {"Python", "numpy", "vwkit", "distributed"} <= mine.keys()
+        assert {"Python", "numpy", "vwkit", "dask"} <= mine.keys()
         monkeypatch.setattr(
             vwkit_dask.cluster, "_versions", lambda: {**mine, "numpy": "1.0", "none": "3"}
         )
