@@ -463,11 +463,11 @@ def make_data(work):
 def harmed(arguments, task):
     """Run vwkit's command line, with checkpoints as often as can be and a fault at some operation."""
     from vwkit import growing_arrays, jobs
-    from vwkit.builtin import lloyd, seeding, transforms
+    from vwkit.builtin import lloyd_fit, seeding, transforms
     from vwkit.cli.main import main as vwkit_main
 
     growing_arrays._EVERY = growing_arrays._SHARE = jobs._CHECKPOINT_SHARE = 0
-    for module in (lloyd, seeding, transforms):
+    for module in (lloyd_fit, seeding, transforms):
         module._WORTH_KEEPING = 0.0
     done = [0]
     for name in (

@@ -22,7 +22,7 @@ ROOT = Path(vwkit.__file__).parent
 LAYERS = """
 errors estimates hashing hookspecs _yaml12
 types sparse _toml formats reference leftovers lock row_readers run_folder
-metrics codes image stream checkpoints row_files artifact plugins restoring source preprocessing
+metrics chunks codes image stream checkpoints row_files artifact plugins restoring source preprocessing
 data jobs kernels cache items
 palettes growing_arrays observing
 base geometry fetching downloading metadata

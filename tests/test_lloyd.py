@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import vwkit
 from vwkit import jobs, kernels, reference
-from vwkit.builtin import lloyd as lloyd_module
+from vwkit.builtin import lloyd_fit
 
 
 def make(kind: str, seed: int, n: int, d: int) -> np.ndarray:
@@ -382,6 +382,6 @@ class TestMemory:
             sizes.append(len(chunk))
             return real(chunk, *aligned, **arrays)
 
-        monkeypatch.setattr(lloyd_module.kernels, "assign_and_accumulate", spy)
+        monkeypatch.setattr(lloyd_fit.kernels, "assign_and_accumulate", spy)
         fit(make("uint8", 1, 500, 4), 3, job=vwkit.Job(threads=2, memory=64_000))
         assert max(sizes) == 64_000 // (8 * 2 * 8 * 8)

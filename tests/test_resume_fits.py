@@ -8,7 +8,7 @@ import pytest
 import vwkit
 from tests.helpers import blobs
 from vwkit import jobs
-from vwkit.builtin import lloyd, seeding, transforms
+from vwkit.builtin import lloyd_fit, seeding, transforms
 
 ROWS = blobs(700, 8, 20)
 
@@ -16,7 +16,7 @@ ROWS = blobs(700, 8, 20)
 @pytest.fixture(autouse=True)
 def always_kept(monkeypatch):
     monkeypatch.setattr(jobs, "_CHECKPOINT_SHARE", 0)
-    for module in (lloyd, seeding, transforms):
+    for module in (lloyd_fit, seeding, transforms):
         monkeypatch.setattr(module, "_WORTH_KEEPING", 0.0)
     monkeypatch.setattr(seeding, "_SAMPLE_AT_LEAST", 100)
     monkeypatch.setattr(transforms, "_BLOCK", 64)
