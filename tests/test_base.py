@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import pickle
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ import vwkit
 from vwkit.base import roles_of
 from vwkit.errors import Problem
 from vwkit.plugins import registered, registry
+
+if TYPE_CHECKING:
+    from elsewhere import Connection  # nobody has it when this runs
 
 ROWS = np.random.default_rng(0).integers(0, 256, (30, 4)).astype(np.uint8)
 
@@ -638,3 +641,14 @@ class TestFeaturizing:
         with pytest.raises(vwkit.UnsupportedError, match=r"call read\(path\)"):
             vwkit.create("featurizer", "fvecs").extract([]).__next__()
         assert list(self.Mean().extract([])) == []
+
+
+def test_a_name_for_type_checkers_hides_no_other_type():
+    @vwkit.backend("connected")
+    class Connected(vwkit.Transform):
+        patience: vwkit.Positive = 3
+        _connection: Connection | None = None
+
+    assert Connected.parameters()["patience"].annotation == vwkit.Positive
+    with pytest.raises(vwkit.ParameterError, match="patience"):
+        Connected(patience=0)

@@ -108,12 +108,20 @@ def test_both_libraries_agree(data, tmp_path, monkeypatch):
         try:
             file = open_vectors(path, partial=True)
             read = np.concatenate(list(file.chunks(50)))
-            found.append((file.rows, file.cut, file.partial_bytes, read.tobytes()))
+            found.append((file.cut, read))
         except FormatError as error:
-            found.append(
-                "damaged" if "the compressed data are damaged" in str(error) else "not rows"
-            )
-    assert found[0] == found[1]
+            # Which damage is found first, in the packing or in the rows, is up to the library.
+            found.append(None)
+            assert str(path) in str(error)
+    if None in found:
+        assert found == [None, None]
+        return
+    (cut, first), (also_cut, second) = found
+    assert cut == also_cut
+    # Of a file that ends early, one may bring some bytes more: of the last row, or the last one.
+    same = min(len(first), len(second))
+    assert max(len(first), len(second)) <= same + (1 if cut else 0)
+    np.testing.assert_array_equal(first[:same], second[:same])
 
 
 def test_what_is_compressed_well_fills_no_memory(using, tmp_path):

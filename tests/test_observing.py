@@ -598,6 +598,7 @@ def test_a_killed_run_is_known_to_be_dead(tmp_path):
     )
     assert done.returncode == 130
     assert "interrupted" in done.stdout
+    assert " left" not in done.stdout  # nobody is at work
     assert "--resume" in done.stdout
 
 

@@ -483,6 +483,13 @@ def test_a_build_goes_on_with_the_shards_that_are_finished(tmp_path, monkeypatch
     with use_job(Job(folder=place)):
         made(shards=5).build(ROWS).save(tmp_path / "resumed")
     assert len(built) == 9 + 3
+    # A shard without its manifest is no reason to stop, either.
+    lost = min(path for path in place.iterdir() if path.is_dir())
+    (lost / "manifest.json").unlink()
+    built[:] = [0] * 9
+    with use_job(Job(folder=place)):
+        made(shards=5).build(ROWS).save(tmp_path / "resumed")
+    assert len(built) == 9 + 1
     made(shards=5).build(ROWS).save(tmp_path / "whole")
     assert tree(tmp_path / "resumed") == tree(tmp_path / "whole")
     # Not where somebody wants a fresh start, and not of other rows or parameters.

@@ -243,7 +243,9 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        # NumPy says how much it wrote, and not why that was not all.
+        why = error.strerror or f"{error}; the disk is full, or a file may not grow so long"
+        raise ArtifactError(f"{folder}: cannot be written: {why}") from error
 
 
 def change_params(folder: str | Path, values: Mapping[str, Any]) -> None:

@@ -223,8 +223,17 @@ def _hints(cls: type[Any], names: dict[str, Any]) -> dict[str, Any]:
         try:
             found = typing.get_type_hints(cls, localns=names, include_extras=True)
         except NameError:
-            found = own  # pydantic says which name it does not know
+            # One that only type checkers know must not hide what the others are.
+            found = {name: _resolved(cls, one, names) for name, one in own.items()}
     return {name: found.get(name, own[name]) for name in own}
+
+
+def _resolved(cls: type[Any], annotation: Any, names: dict[str, Any]) -> Any:
+    holder = type("_", (), {"__annotations__": {"one": annotation}, "__module__": cls.__module__})
+    try:
+        return typing.get_type_hints(holder, localns=names, include_extras=True)["one"]
+    except NameError:
+        return annotation  # pydantic says which name it does not know
 
 
 def _collect(cls: type[Any], names: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -79,7 +79,7 @@ def check(run: Any, verb: str, ability: str | None) -> None:
     """
     if not run.has("index"):
         raise UnsupportedError(
-            f"{run.folder}: this run has no index to {verb} items; its spec needs one"
+            f"{run.folder}: this run has no index, so there is nothing to {verb}; its spec needs one"
         )
     if not run.has("featurizer"):
         raise UnsupportedError(f"{run.folder}: this run began from vectors; items are pictures")

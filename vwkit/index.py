@@ -43,11 +43,11 @@ class Index(Backend):
     exact: ClassVar[bool] = False
     supports_add: ClassVar[bool] = False
     supports_remove: ClassVar[bool] = False
-    #: Whether `_search` takes ``allowed``, an (n,) bool array over rows.
     #: Whether a removed vector is gone at once, and takes no room any more.
     frees_removed: ClassVar[bool] = False
     #: Whether it can let go of removed vectors by itself, by `_compact`.
     supports_compact: ClassVar[bool] = False
+    #: Whether `_search` takes ``allowed``, an (n,) bool array over rows.
     supports_filter: ClassVar[bool] = False
     supports_sparse: ClassVar[bool] = False
     #: Whether several threads may search at once; otherwise the core takes a lock.

@@ -175,6 +175,8 @@ class Pipeline:
             try:
                 before = json.loads(state.read_text())
                 begun = before["spec"]
+                if before.get("key", content_key(begun)) != content_key(begun):
+                    begun = None  # damaged: it would be taken for another spec
             except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 begun = None
             if begun is not None:
@@ -200,7 +202,8 @@ class Pipeline:
 
     def _begin(self, state: Path, resolved: dict[str, Any]) -> None:
         """Write down what this run is of."""
-        write_synced(state, json.dumps({"spec": resolved}))
+        said = {"spec": resolved, "key": content_key(json.loads(json.dumps(resolved)))}
+        write_synced(state, json.dumps(said))
 
     # The work
 

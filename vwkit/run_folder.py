@@ -104,6 +104,7 @@ def sync(path: Path) -> None:
 def finish_commit(folder: Path) -> None:
     """Roll a journalled commit forward, from wherever it stopped; only while holding the run's lock."""
     inner = folder / INNER
+    _remove_foreign(inner)
     journal = inner / JOURNAL
     if not journal.is_file():
         return
@@ -130,6 +131,31 @@ def finish_commit(folder: Path) -> None:
     shutil.rmtree(following, ignore_errors=True)
     shutil.rmtree(inner / "checkpoints", ignore_errors=True)
     (inner / "state.json").unlink(missing_ok=True)
+
+
+_FOLDERS = ("next", "checkpoints", "parts")
+_FILES_BELOW = {f"next/{name}" for name in FILES} | {"checkpoints/stages.json"}
+
+
+def _remove_foreign(inner: Path) -> None:
+    """Remove what no run of ours leaves in ``.run``: whoever made the folder may mean us to follow it.
+
+    These are links and pipes, which would be written through or waited for, folders in the places of
+    files, and files in those of folders.
+    """
+    for above, folders, files in os.walk(inner):
+        for name in [*folders, *files]:
+            path = Path(above, name)
+            place = path.relative_to(inner).as_posix()
+            if path.is_symlink() or not path.is_dir():
+                foreign = path.is_symlink() or not path.is_file() or place in _FOLDERS
+            elif "/" in place:
+                foreign = place.removesuffix(".part") in _FILES_BELOW
+            else:
+                foreign = place not in _FOLDERS
+            if foreign:
+                with contextlib.suppress(FileNotFoundError):
+                    _discard(path)
 
 
 def _discard(path: Path) -> None:

@@ -483,7 +483,7 @@ class TakesAnyK(KMeans):
 # Saving ----------------------------------------------------------------------------------------
 
 
-@wrong("test_save_and_load", "int64 of shape .* instead of int32")
+@wrong("test_save_and_load", "int64 of shape .* int32")
 class WidensLabels(KMeans):
     """Brings labels back as int64."""
 

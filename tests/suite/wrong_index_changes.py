@@ -107,6 +107,28 @@ class RevivesByAdding(Plain):
         self._alive = np.ones(len(self._vectors), bool)
 
 
+@wrong("test_compact", "nearest have|was returned")
+class CompactsToTheFirst(Plain):
+    """Keeps as many rows as are left, but the first ones."""
+
+    supports_compact = True
+
+    def _compact(self, rows):
+        self._vectors = self._vectors[: len(rows)]
+        self._alive = np.ones(len(rows), bool)
+
+
+@wrong("test_compact", "removed|nearest have|was returned")
+class CompactsWithOldMarks(Plain):
+    """Lets go of the vectors, but marks rows as removed by their old numbers."""
+
+    supports_compact = True
+
+    def _compact(self, rows):
+        self._vectors = self._vectors[rows]
+        self._alive = self._alive[: len(rows)]
+
+
 @wrong("test_recall_after_removing", "recall@10 after removing")
 class CutsBeforeRemoving(Cells):
     """Takes the k nearest, and drops those of them that were removed."""

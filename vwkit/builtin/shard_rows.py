@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vwkit.artifact import is_artifact, open_artifact
+from vwkit.artifact import open_artifact
 from vwkit.data import rows_of
 from vwkit.errors import ArtifactError
 from vwkit.index import Index
@@ -129,11 +129,10 @@ def name_of(nested: Index, rows: Any) -> str:
 
 def whole(folder: Path) -> bool:
     """Tell whether a shard is there, and undamaged."""
-    if not is_artifact(folder):
-        return False
     try:
         open_artifact(folder)
     except ArtifactError:
+        # Whatever is left of it, also without its manifest, would be in the way of a new one.
         shutil.rmtree(folder, ignore_errors=True)
         return False
     return True

@@ -14,7 +14,15 @@ __all__ = ["evaluate_command", "report_command", "search_command"]
 @click.command("search")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, required=True)
-@click.option("-k", "k", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option(
+    "-k",
+    "k",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="How many to list for each.",
+)
 @click.option(
     "--where",
     multiple=True,

@@ -128,7 +128,7 @@ def _stages(progress: dict[str, Any], *, running: bool) -> list[str]:
         origin = "" if stage.get("from") == "computed" else f" ({stage.get('from')})"
         lines.append(f"  {stage.get('name')!s:<24} {stage.get('seconds', 0):>8.1f} s{origin}")
     if progress["stage"] is not None:
-        where = _work(progress)
+        where = _work(progress, running=running)
         lines.append(f"  {progress['stage']!s:<24} {where or ('at work' if running else 'begun')}")
         said = " ".join(f"{name} {value:,.6g}" for name, value in _numbers(progress["values"]))
         if said:
@@ -140,7 +140,7 @@ def _stages(progress: dict[str, Any], *, running: bool) -> list[str]:
     return lines
 
 
-def _work(progress: dict[str, Any]) -> str:
+def _work(progress: dict[str, Any], *, running: bool = True) -> str:
     """Say how far a stage is, how fast it goes and how long it will take."""
     done, total, unit = progress["done"], progress["total"], progress["unit"]
     if not done:
@@ -150,6 +150,8 @@ def _work(progress: dict[str, Any]) -> str:
     )  # fmt: skip
     if progress.get("part"):
         said = f"{progress['part']}: {said}"
+    if not running:  # how fast it was is no promise for whoever goes on
+        return said
     if progress["rate_now"]:
         said += f", {rate(progress['rate_now'], 1)} {unit}/s"
     if progress["eta_seconds"] is not None:
@@ -185,7 +187,9 @@ def _finished(manifest: dict[str, Any], *, there: bool) -> list[str]:
     )
     what = "the folder holds a finished run, made" if there else "finished"
     took = f" in {duration(manifest['seconds'])}" if "seconds" in manifest else ""
-    peak = f", {memory(manifest['peak_memory'])} at most" if "peak_memory" in manifest else ""
+    peak = (
+        f", memory {memory(manifest['peak_memory'])} at most" if "peak_memory" in manifest else ""
+    )
     lines = [f"  {what}{took}{peak}: {said}"]
     items = (manifest.get("accounts") or {}).get("items", {})
     for reason, count in (items.get("skipped") or {}).items():

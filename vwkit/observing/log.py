@@ -134,6 +134,8 @@ def read_log(folder: str | Path) -> Iterator[dict[str, Any]]:
     """
     for name in (LOG_BEFORE, LOG):
         path = Path(folder) / ".run" / name
+        if path.is_symlink() or not path.is_file():
+            continue  # nor would it be appended to
         with contextlib.suppress(OSError), path.open("rb") as file:
             for text in file:
                 with contextlib.suppress(ValueError, RecursionError):

@@ -160,7 +160,7 @@ def write_progress(path: Path, document: dict[str, Any]) -> None:
 def read_progress(path: Path) -> dict[str, Any] | None:
     """Return what the file says; None where there is none of ours or it is damaged."""
     try:
-        if path.stat().st_size > _LARGEST:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
             return None
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

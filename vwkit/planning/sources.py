@@ -64,7 +64,7 @@ def from_vectors(walk: Walk) -> None:
     # Without trials only what is certain is told.
     if rows is None and walk.measured is not None:
         rows = _inflated(place, stream)
-        walk.rows_note = "rows: from the first part of a compressed file"
+        walk.rows_note = "rows: those of a compressed file, estimated from its beginning"
     about = [str(source.path), _stamp(place), stream.dim, stream.dtype.str]
     read = 0.0
     if walk.measured is not None:

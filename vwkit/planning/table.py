@@ -34,23 +34,25 @@ def table(plan: Plan) -> list[str]:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
-    lines += [f"{stage.name}: {stage.note}" for stage in plan.stages if stage.note]
+    for stage in plan.stages:
+        if stage.note:  # what is said of rows is said of the data, and not of the first stage
+            of = "" if stage.note.startswith("rows: ") else f"{stage.name}: "
+            lines.append(f"{of}{stage.note}")
     if plan.busy > _BUSY:
         lines.append(
             f"the machine is busy ({plan.busy:.1f} processes for each processor): times are rough"
         )
     whose = "" if plan.stated else " (half of the machine's; run.memory sets it)"
-    lines.append(
-        f"{plan.threads} threads, budget {size_text(plan.budget)}{whose}; "
-        f"{size_text(plan.base)} of the memory are the process and its libraries"
-    )
+    threads = f"{plan.threads} thread{'s' if plan.threads > 1 else ''}"
+    lines.append(f"{threads}, budget {size_text(plan.budget)}{whose}")
+    lines.append(f"{size_text(plan.base)} of the memory are the process and its libraries")
     return lines
 
 
 def _row(stage: PlannedStage) -> tuple[str, ...]:
     cached = stage.cached
     if stage.of is not None and cached in ("some", "no", "unknown"):
-        cached = f"{stage.hits:,} of {stage.of:,} images"
+        cached = f"{stage.hits:,} of {stage.of:,}"
     return (
         stage.name,
         stage.backend,

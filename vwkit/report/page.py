@@ -58,7 +58,7 @@ th,td{padding:7px 16px 7px 0;border-bottom:1px solid var(--line);vertical-align:
 th:last-child,td:last-child{padding-right:0}
 tbody tr:last-child td{border-bottom:0}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.wide{width:45%;min-width:110px}
+td.wide{width:45%;min-width:56px}
 td.name{overflow-wrap:break-word}
 .meter{display:block;height:10px;border-radius:5px;background:var(--well);overflow:hidden}
 .meter i{display:block;height:100%;min-width:2px;background:var(--blue);border-radius:5px}
@@ -114,7 +114,7 @@ h1{font-size:1.7rem}section{padding:16px 16px 18px}
 .patches img{width:calc(25% - 4px);height:auto;aspect-ratio:1;min-width:0}
 .pictures{grid-template-columns:repeat(3,1fr);gap:8px}
 .asked{grid-column:1/-1;max-width:70%}
-td.wide{min-width:72px}th,td{padding-right:10px}}
+td.wide{min-width:40px}th,td{padding-right:10px}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
 """
 

@@ -94,7 +94,7 @@ def _rate(stage: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     given, seconds = account.get("in"), float(stage["seconds"])
     if not given or stage["from"] != "computed" or seconds <= 0:
         return ""
-    return f"{rate(given, seconds)} {account.get('unit', 'rows')}"
+    return rate(given, seconds)  # of what went in; the column before says what that is
 
 
 def _bar(share: float) -> Html:
