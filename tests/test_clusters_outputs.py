@@ -212,9 +212,7 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path):
         fcntl.flock(writing, fcntl.LOCK_EX)
         with new_file(path) as part:
             part.write_text("x")
-    assert sorted(os.listdir(path.parent)) == sorted(
-        [recent.name, names[2], "other.csv", "t.csv"]
-    )
+    assert sorted(os.listdir(path.parent)) == sorted([recent.name, names[2], "other.csv", "t.csv"])
 
 
 class TestLinkNames:

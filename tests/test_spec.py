@@ -80,7 +80,10 @@ run: {memory: lots}
         ({"vectors": ["x"]}, "a mapping with path or url is needed"),
         ({"vectors": {"path": "x.bvecs"}, "clusterer": {"k": 3}}, "needs use"),
         ({"vectors": {"path": "x.bvecs"}, "clusterer": "lloyd"}, "a mapping with use is needed"),
-        ({"vectors": {"path": "x.bvecs"}, "run": {"executor": "dsk"}}, "run.executor: no executor is named 'dsk'"),
+        (
+            {"vectors": {"path": "x.bvecs"}, "run": {"executor": "dsk"}},
+            "run.executor: no executor is named 'dsk'",
+        ),
         ({"vectors": {"path": "x.bvecs"}, "run": {"on_error": "ignore"}}, "must be skip or stop"),
         (
             {"vectors": {"path": "x.bvecs"}, "transform": {"use": "l2-norm", "train_rows": 0}},
