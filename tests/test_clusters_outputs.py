@@ -94,6 +94,14 @@ class TestFolders:
         }  # fmt: skip
 
     @pytest.mark.parametrize("link", ["symlink", "hard", "copy"])
+    def test_written_again_it_is_the_same_bytes(self, run, tmp_path, link):
+        out = output("folders", tmp_path / "out", link=link)
+        out.write(run)
+        before = (out.path / ".vwkit-links.json").read_bytes()
+        out.write(run)
+        assert (out.path / ".vwkit-links.json").read_bytes() == before
+
+    @pytest.mark.parametrize("link", ["symlink", "hard", "copy"])
     def test_replacing_never_touches_a_photo(self, run, tmp_path, link):
         before = contents(tmp_path / "photos")
         out = output("folders", tmp_path / "out", link=link)

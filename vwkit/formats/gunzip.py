@@ -19,7 +19,8 @@ def _library() -> types.ModuleType:
         from isal import isal_zlib
     except ImportError:
         return zlib
-    return isal_zlib
+    found: types.ModuleType = isal_zlib
+    return found
 
 
 def decompressor() -> Any:

@@ -79,7 +79,9 @@ class Folders(Output):
                     with _linking(path / place, self.link):
                         _LINKS[self.link](source, part / place, path / name)
                         held = os.lstat(part / place)
-                    written[place] = [held.st_size, held.st_mtime_ns]
+                    # When a link was made tells nothing, and would differ between two equal runs.
+                    known = [held.st_size, held.st_mtime_ns] if self.link == "copy" else []
+                    written[place] = known
                 done += len(items)
                 job().check()
                 job().progress(done, count, "photos")

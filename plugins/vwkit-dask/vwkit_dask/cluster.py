@@ -77,24 +77,16 @@ class Cluster:
             )
         folder = tempfile.mkdtemp(prefix="vwkit-dask-")
         self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
-        try:
-            self._own = _library().LocalCluster(
-                n_workers=workers,
-                threads_per_worker=threads,
-                processes=True,
-                dashboard_address=None,
-                worker_dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-                local_directory=folder,
-                # Dask would count the pages of memory-mapped files and stop the worker.
-                memory_limit=None,
-                preload=["vwkit_dask.on_worker"],
-            )
-        except (OSError, RuntimeError, TimeoutError) as error:
-            raise RunError(
-                f"executor dask: {workers} worker processes cannot be begun: {_said(error)}"
-                f"{_guard_hint()}"
-            ) from None
+        for more in (True, False):  # once more: somebody may kill a worker that is still beginning
+            try:
+                self._own = _local_cluster(workers, threads, folder)
+                break
+            except (OSError, RuntimeError, TimeoutError) as error:
+                if not more:
+                    raise RunError(
+                        f"executor dask: {workers} worker processes cannot be begun: "
+                        f"{_said(error)}{_guard_hint()}"
+                    ) from None
         return _library().Client(self._own, set_as_default=False, timeout=patience)
 
     def _connected(self, scheduler: str, patience: float) -> Any:
@@ -186,6 +178,21 @@ class Cluster:
             if own is not None:
                 with contextlib.suppress(Exception):
                     own.close(timeout=_CLOSING)
+
+
+def _local_cluster(workers: int, threads: int, folder: str) -> Any:
+    return _library().LocalCluster(
+        n_workers=workers,
+        threads_per_worker=threads,
+        processes=True,
+        dashboard_address=None,
+        worker_dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+        local_directory=folder,
+        # Dask would count the pages of memory-mapped files and stop the worker.
+        memory_limit=None,
+        preload=["vwkit_dask.on_worker"],
+    )
 
 
 def _library() -> Any:
