@@ -84,7 +84,7 @@ SPECS = {
 @pytest.mark.parametrize("name", SPECS)
 def test_runs_on_vectors(run, vectors, scheduler, name):
     if "graph" in str(SPECS[name]) and importlib.util.find_spec("vwkit_numba") is None:
-        pytest.skip("needs vwkit-numba")
+        pytest.skip("graph k-means is in another plugin: pip install ./plugins/vwkit-numba")
     spec = {**vectors, **SPECS[name]}
     here = run("here", spec)
     assert here
