@@ -17,6 +17,7 @@ from vwkit.hashing import sample_rows
 from vwkit.jobs import job
 from vwkit.stream import Stream
 from vwkit.types import Array
+from vwkit_numba.room import readonly
 from vwkit_numba.taking import taken
 
 __all__ = ["Frame", "frame_of", "frame_of_book", "given_centers", "inner"]
@@ -98,20 +99,12 @@ def inner(centers: Array, frame: Frame) -> tuple[NDArray[np.float32], NDArray[np
     (k + 1, D) float32, (k + 1,) float32
         The last half norm is so large that no row is nearest to that center.
     """
-    from vwkit_numba.kernels import FAR
+    from vwkit_numba.kernels import FAR, place
 
     moved = np.zeros((len(centers) + 1, frame.wide), np.float32)
     half = np.empty(len(centers) + 1, np.float32)
-    step = max(1, (1 << 22) // frame.wide)
-    for start in range(0, len(centers), step):
-        part = (centers[start : start + step].astype(np.float64) - frame.shift) * frame.scale
-        np.clip(part, -1e17, 1e17, out=part)  # as when rows are loaded
-        here = slice(start, start + len(part))
-        moved[here, : part.shape[1]] = part
-        # Of the rounded numbers, which are what products are taken of.
-        half[here] = (moved[here].astype(np.float64) ** 2).sum(axis=1) / 2
-    if frame.unit:
-        half[half == 0] = FAR / 2  # no direction: nearest to nobody, but before the last one
+    given = readonly(np.asarray(centers))
+    place(given, readonly(frame.shift), float(frame.scale), frame.unit, moved[:-1], half[:-1])
     half[-1] = FAR
     return moved, half
 

@@ -21,9 +21,9 @@ from numba.extending import overload as _overload
 
 from vwkit_numba.lanes import (
     F,
-    dots_4,
     nearest_4,
     prefetch,
+    product,
     squared_distance,
 )
 
@@ -33,6 +33,7 @@ __all__ = [
     "assign",
     "group_rows",
     "means",
+    "place",
     "segments",
 ]
 
@@ -195,8 +196,6 @@ def assign(
     scratch = np.zeros((_BATCH, wide), np.float32)
     found = np.empty(48, np.float32)
     where = found.view(np.int32)
-    held = np.zeros((4, wide), np.float32)
-    products = np.empty(16, np.float32)
     sentinel = len(half) - 1
     changed = 0
     for piece in range(first, last):
@@ -211,10 +210,6 @@ def assign(
                 _load(x, order[i], shift, scale, unit, scratch[i - start])
             for i in range(start, stop, 4):
                 nearest_4(scratch, i - start, blocks, centers, half, lists, begin, count, found)
-                if keep:
-                    for q in range(min(4, stop - i)):
-                        held[q] = centers[labels[order[i + q]]]
-                    dots_4(scratch[i - start :], blocks, held, 0, products)
                 for q in range(min(4, stop - i)):
                     row = order[i + q]
                     best, label = found[4 * q], where[16 + 4 * q]
@@ -228,7 +223,7 @@ def assign(
                             second, runner = value, other
                     if keep and labels[row] != label:
                         own = labels[row]
-                        value = half[own] - products[5 * q]
+                        value = half[own] - product(scratch, i - start + q, blocks, centers, own)
                         if value < best or (value == best and own < label):
                             second, runner = best, label
                             best, label = value, own
@@ -351,3 +346,28 @@ def means(
             for t in range(sums.shape[1]):
                 mean = np.float64(sums[c, t]) / np.float64(totals[c, 0]) * ratio
                 centers[c, t] = np.float32(mean / length / scale + shift[t])
+
+
+@_compiled
+def place(centers: Any, shift: Any, scale: float, unit: bool, moved: Any, half: Any) -> None:
+    """Bring centers, (k, d), into inner coordinates, and write half their squared lengths.
+
+    Parameters
+    ----------
+    moved : (k, D) float32, zeros; half : (k,) float32
+    """
+    most = np.float64(_MOST)
+    for c in range(len(centers)):
+        # As many sums as a register holds, so that one need not wait for the other.
+        lengths = np.zeros(8)
+        for t in range(centers.shape[1]):
+            value = (np.float64(centers[c, t]) - np.float64(shift[t])) * scale
+            moved[c, t] = np.float32(min(max(value, -most), most))
+        for t in range(0, moved.shape[1], 8):
+            for j in range(8):
+                # Of the rounded numbers, which are what products are taken of.
+                entry = np.float64(moved[c, t + j])
+                lengths[j] += entry * entry
+        half[c] = np.float32(lengths.sum() / 2)
+        if unit and half[c] == 0:
+            half[c] = FAR / 2  # no direction: nearest to nobody, but before the last one

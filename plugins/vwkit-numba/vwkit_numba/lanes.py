@@ -24,6 +24,7 @@ __all__ = [
     "dots_16",
     "nearest_4",
     "prefetch",
+    "product",
     "squared_distance",
 ]
 
@@ -141,6 +142,37 @@ def _tile(builder: Any, xs: Sequence[Any], cs: Sequence[Any], blocks: Any) -> An
     builder.cbranch(builder.icmp_signed("<", following, blocks), body, done)
     builder.position_at_end(done)
     return _sums(builder, summed)
+
+
+def _over_blocks(
+    builder: Any, x: Any, c: Any, blocks: Any, added: Callable[[Any, Any, Any], Any]
+) -> Any:
+    """Return sixteen lanes added up over the blocks of two vectors: ``added(left, right, held)``."""
+    start = builder.block
+    body = builder.append_basic_block("dims")
+    done = builder.append_basic_block("dims.done")
+    builder.branch(body)
+    builder.position_at_end(body)
+    at, held = builder.phi(_I64), builder.phi(_V)
+    at.add_incoming(ir.Constant(_I64, 0), start)
+    held.add_incoming(ir.Constant(_V, [0.0] * LANES), start)
+    left = _load(builder, _behind(builder, x, at, 4 * LANES), _V, 4)
+    right = _load(builder, _behind(builder, c, at, 4 * LANES), _V, 4)
+    summed = added(left, right, held)
+    following = builder.add(at, ir.Constant(_I64, 1))
+    at.add_incoming(following, body)
+    held.add_incoming(summed, body)
+    builder.cbranch(builder.icmp_signed("<", following, blocks), body, done)
+    builder.position_at_end(done)
+    return summed
+
+
+def _folded(builder: Any, lanes: Any, distances: Sequence[int]) -> Any:
+    """Return the sum of sixteen lanes, those at the first distance added first."""
+    for distance in distances:
+        turned = [lane ^ distance for lane in range(LANES)]
+        lanes = builder.fadd(lanes, _shuffle(builder, lanes, lanes, turned))
+    return builder.extract_element(lanes, ir.Constant(_I32, 0))
 
 
 @intrinsic
@@ -281,6 +313,27 @@ def dots_16(
 
 
 @intrinsic
+def product(typingctx: Any, x: Any, row: Any, blocks: Any, centers: Any, center: Any) -> Any:
+    """Return x·c of one vector and one center, bit for bit as the tiles have it."""
+    signature = types.float32(x, types.int64, types.int64, centers, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, centers = (_address(context, builder, signature.args[i], arguments[i]) for i in (0, 3))
+        blocks = arguments[2]
+        step = builder.mul(blocks, ir.Constant(_I64, 4 * LANES))
+        vector = builder.add(x, builder.mul(arguments[1], step))
+        center = builder.add(centers, builder.mul(arguments[4], step))
+
+        def multiplied(left: Any, right: Any, held: Any) -> Any:
+            return _fma(builder, left, right, held)
+
+        held = _over_blocks(builder, vector, center, blocks, multiplied)
+        return _folded(builder, held, (1, 2, 4, 8))  # the order of `_sums`
+
+    return signature, codegen
+
+
+@intrinsic
 def squared_distance(typingctx: Any, x: Any, blocks: Any, centers: Any, row: Any) -> Any:
     """Return ‖x − c‖² of a vector and the center `row`."""
     signature = types.float32(x, types.int64, centers, types.int64)
@@ -290,30 +343,13 @@ def squared_distance(typingctx: Any, x: Any, blocks: Any, centers: Any, row: Any
         blocks = arguments[1]
         step = builder.mul(blocks, ir.Constant(_I64, 4 * LANES))
         center = builder.add(centers, builder.mul(arguments[3], step))
-        start = builder.block
-        body = builder.append_basic_block("dims")
-        done = builder.append_basic_block("dims.done")
-        builder.branch(body)
-        builder.position_at_end(body)
-        at, held = builder.phi(_I64), builder.phi(_V)
-        at.add_incoming(ir.Constant(_I64, 0), start)
-        held.add_incoming(ir.Constant(_V, [0.0] * LANES), start)
-        left = _load(builder, _behind(builder, x, at, 4 * LANES), _V, 4)
-        right = _load(builder, _behind(builder, center, at, 4 * LANES), _V, 4)
-        apart = builder.fsub(left, right)
-        summed = _fma(builder, apart, apart, held)
-        following = builder.add(at, ir.Constant(_I64, 1))
-        at.add_incoming(following, body)
-        held.add_incoming(summed, body)
-        builder.cbranch(builder.icmp_signed("<", following, blocks), body, done)
-        builder.position_at_end(done)
-        folded = summed
-        distance = LANES // 2
-        while distance:
-            turned = [lane ^ distance for lane in range(LANES)]
-            folded = builder.fadd(folded, _shuffle(builder, folded, folded, turned))
-            distance //= 2
-        return builder.extract_element(folded, ir.Constant(_I32, 0))
+
+        def squared(left: Any, right: Any, held: Any) -> Any:
+            apart = builder.fsub(left, right)
+            return _fma(builder, apart, apart, held)
+
+        held = _over_blocks(builder, x, center, blocks, squared)
+        return _folded(builder, held, (8, 4, 2, 1))
 
     return signature, codegen
 
