@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vwkit_numba import FastOPQ
 from vwkit_numba.pq_rotation import Turns, turned
@@ -46,6 +46,7 @@ def _error(quantizer: Any, rows: Any) -> float:
     return float(((np.asarray(rows, np.float64) - decoded) ** 2).sum(axis=1).mean())
 
 
+@settings(deadline=None)  # what is not yet compiled may take its time
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**31), st.booleans())
 def test_turned_is_the_product(rows: int, dim: int, seed: int, whole: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vwkit_numba import FastPQ
 
@@ -72,6 +72,7 @@ def test_codes_are_the_reference_s(dim: int, m: int, ks: int, dtype: str) -> Non
     assert (codes == wanted).mean() > 0.999
 
 
+@settings(deadline=None)  # what is not yet compiled may take its time
 @given(
     seed=st.integers(0, 2**31),
     exponent=st.integers(-140, 120),
@@ -93,6 +94,7 @@ def test_codes_of_odd_floats(seed: int, exponent: int, offset: float, heavy: boo
     assert (own <= best * (1 + 1e-12)).all()
 
 
+@settings(deadline=None)  # what is not yet compiled may take its time
 @given(st.integers(0, 2**31), st.integers(1, 4))
 def test_codes_of_ties(seed: int, dim: int) -> None:
     rng = np.random.default_rng(seed)

@@ -102,7 +102,7 @@ def _below(values: Any, count: int, limit: Any) -> int:
     found = np.int32(0)
     for j in range(count):
         found += np.int32(values[j] < limit)
-    return found
+    return int(found)
 
 
 @_compiled
