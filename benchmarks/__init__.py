@@ -1,1 +1,1 @@
-"""Measurements, each a named case that prints a table: ``python -m benchmarks [CASE …]``."""
+"""Measurements, each a named case that prints a table: ``python -m benchmarks CASE …``."""

@@ -1,7 +1,8 @@
-"""``python -m benchmarks``: run the named cases, or list them."""
+"""``python -m benchmarks``: list the cases; with names, run these."""
 
 import argparse
 import importlib
+import sys
 
 CASES = {
     "assign": "approximate k-means: what each index costs as `assign`, and how well it assigns",
@@ -31,12 +32,11 @@ CASES = {
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    lines = "; ".join(f"{name}: {text}" for name, text in CASES.items())
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"all by default. {lines}")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="without any they are listed")
     parser.add_argument("--threads", type=int, default=2, help="threads for both sides [2]")
     parser.add_argument("--repeats", type=int, default=7, help="runs of each side [7]")
     parser.add_argument("--data", help="descriptor file with real vectors [made ones]")
-    kept = "assign, hierarchy, pq, recall, seeds, vocabulary"
+    kept = "assign, hierarchy, pq, recall, scaling, seeds, vocabulary"
     parser.add_argument(
         "--rows",
         type=int,
@@ -50,7 +50,9 @@ def main():
     )
     parser.add_argument("--seeds", type=int, default=200, help="seeds: how many [200]")
     parser.add_argument(
-        "--limit", type=int, help="fuzz, hierarchy, vocabulary: seconds for each contestant"
+        "--limit",
+        type=int,
+        help="fuzz, hierarchy, vocabulary: seconds for each contestant; scaling: of all [660]",
     )
     parser.add_argument(
         "--cases",
@@ -71,7 +73,13 @@ def main():
         "--soak", type=float, metavar="MINUTES", help="serve: ask for so long, and print its memory"
     )
     options = parser.parse_args()
-    for name, parts in _asked(options.cases or list(CASES), parser):
+    if not options.cases:
+        # All of them take days, and nobody means that by naming none.
+        print("name the cases to run:")
+        for name, text in CASES.items():
+            print(f"  {name:<{max(map(len, CASES))}}  {text}")
+        sys.exit(2)
+    for name, parts in _asked(options.cases, parser):
         options.parts = parts
         importlib.import_module(f"benchmarks.{name}").main(options)
 

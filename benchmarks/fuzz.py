@@ -133,12 +133,15 @@ def _worked(task, folder):
             env={**os.environ, **_SINGLE},
         )
         died = None
-        started = time.monotonic()
+        started, case, waited = time.monotonic(), 0.0, 0.0
         while process.poll() is None:
             time.sleep(0.1)
             _, since, _, _ = held.read()
+            if since != case:
+                case, waited = since, _kept_waiting(process.pid)
             quiet = time.monotonic() - max(since, started if since else started + _START - _STUCK)
-            if quiet > _STUCK:
+            # That others had the processors is no fault of the case.
+            if quiet - (_kept_waiting(process.pid) - waited) > _STUCK:
                 died = f"Hang: nothing came back within {_STUCK:g} seconds"
                 break
         with contextlib.suppress(ProcessLookupError):
@@ -149,6 +152,13 @@ def _worked(task, folder):
     if died is None and process.returncode:
         died = _why(process.returncode, folder / "errors")
     return cases, most, died, data
+
+
+def _kept_waiting(pid):
+    """Return the seconds that a process was ready and not let run, where the system tells."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 _SINGLE = dict.fromkeys(

@@ -17,6 +17,7 @@ import pytest
 import vwkit
 from vwkit import artifact
 from vwkit.artifact import open_artifact, write_artifact
+from vwkit.manifests import own_sha256, text_of
 
 ROWS = np.random.default_rng(0).integers(0, 256, (30, 4)).astype(np.uint8)
 
@@ -42,8 +43,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 def sealed(manifest: dict) -> str:
     """Write a manifest as an attacker would: whatever it says, its own checksum is right."""
     manifest = {key: value for key, value in manifest.items() if key != "sha256"}
-    manifest["sha256"] = artifact._own_sha256(manifest)
-    return artifact._text(manifest)
+    manifest["sha256"] = own_sha256(manifest)
+    return text_of(manifest)
 
 
 def reseal(folder: Path, **changes) -> None:

@@ -144,13 +144,13 @@ class TestDecorator:
             vwkit.backend("wrong")(wrong)
 
     def test_every_ability_is_guarded(self):
-        from vwkit.base import _ABILITIES
+        from vwkit.parameters import ABILITIES
 
         roles = (vwkit.Index, vwkit.Clusterer, vwkit.Quantizer, vwkit.Transform, vwkit.Featurizer)
         fields = {"metric", "seed", "centers", "labels", "objective", "codebook"}
         for role in (vwkit.Backend, *roles):
             public = {name for name in role.__annotations__ if not name.startswith("_")}
-            assert public - fields <= _ABILITIES
+            assert public - fields <= ABILITIES
 
     def test_a_mutable_default_is_not_shared(self):
         @vwkit.backend("base-list")

@@ -1,9 +1,11 @@
 """The command line: what it prints, its exit statuses, and that errors are one clear line."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -212,15 +214,59 @@ def test_a_full_disk_is_one_line_and_can_be_resumed(tmp_path):
     options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
     cut = subprocess.run(run, preexec_fn=limit, check=False, **options)
     assert cut.returncode == 1
-    # A checkpoint that cannot be written is a warning; what has to be written is an error.
-    lines = cut.stderr.splitlines()
-    warned = [line for line in lines if line.startswith("warning: ")]
-    assert len(lines) == len(warned) + 1, cut.stderr
-    assert len(warned) <= 1, cut.stderr
-    assert all("no checkpoint could be written" in line for line in warned), cut.stderr
-    assert "File too large" in cut.stderr
+    # A checkpoint that could not be written for the same reason is no second line.
+    (line,) = cut.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "File too large" in line
+    assert "no checkpoint" not in line
     done = subprocess.run([*run, "--resume"], check=False, **options)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ends", "lines"),
+    [
+        (
+            vwkit.RunError("x: cannot be written: No space"),
+            ["error: x: cannot be written: No space"],
+        ),
+        (vwkit.RunError("x: gone"), ["warning: no checkpoint (No space)", "error: x: gone"]),
+        (OSError(28, "No space"), ["error: No space"]),
+        (MemoryError(), ["warning: no checkpoint (No space)", "error: out of memory"]),
+        (None, ["warning: no checkpoint (No space)"]),
+    ],
+)
+def test_a_checkpoint_that_failed_for_the_reason_of_the_end_is_no_line(
+    monkeypatch, capsys, ends, lines
+):
+    from vwkit.cli import warned
+
+    main = importlib.import_module("vwkit.cli.main")
+
+    def work(*_, **__):
+        warned.show(vwkit.CheckpointWarning("no checkpoint (No space)", "No space"))
+        warned.show(UserWarning("other"))
+        if ends is not None:
+            raise ends
+
+    monkeypatch.setattr(main.cli, "main", work)
+    main._status([])
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "warning: other"
+    assert [line.partition(";")[0] for line in said[1:]] == lines
+
+
+def test_a_checkpoint_that_failed_is_told_while_the_work_goes_on(monkeypatch, capsys):
+    from vwkit.cli import warned
+
+    monkeypatch.setattr(warned, "_PATIENCE", 0.0)
+    warned.show(vwkit.CheckpointWarning("no checkpoint (No space)", "No space"))
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(30)
+    assert capsys.readouterr().err == "warning: no checkpoint (No space)\n"
+    warned.show_waiting()
+    assert capsys.readouterr().err == ""
 
 
 def test_what_can_be_known_before_the_work_is_known_before_it(vw, tmp_path):

@@ -3,12 +3,12 @@
 import json
 import logging
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vwkit
+from tests.dying import Dying
 from tests.helpers import picture, tree
 from tests.test_growing import answers, bag_spec, colour_spec, photos
 from vwkit.builtin.exact import Exact
@@ -148,68 +148,27 @@ def test_who_may_compact(run, tmp_path):
         other.compact()
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
 def test_killed_at_any_step_it_is_the_old_run_or_the_new(tmp_path, monkeypatch):
     """Every rename, link and removal may be the last thing that happens."""
-    folder = photos(tmp_path / "photos", 3)
-    spec = colour_spec(folder, index={"use": "sharded", "rows_per_shard": 2})
+    made = photos(tmp_path / "photos", 3)
+    spec = colour_spec(made, index={"use": "sharded", "rows_per_shard": 2})
     run = vwkit.Pipeline.from_dict(spec).run(tmp_path / "run")
     run.remove(["g0/c0.png", "g2/c1.png"])
-    before, kept = answers(run), names(run)
-    folder, saved = run.folder, tmp_path / "saved"
-    shutil.copytree(folder, saved)
-    steps = {"left": -1}
+    before, kept, folder = answers(run), names(run), run.folder
     ends = set()
-
-    def dying(name, real):
-        def wrapped(self, *args, **more):
-            if str(self).startswith(str(folder)) and steps["left"] >= 0:
-                if steps["left"] == 0:
-                    raise Killed
-                steps["left"] -= 1
-            return real(self, *args, **more)
-
-        monkeypatch.setattr(Path, name, wrapped)
-
-    for name in ("rename", "replace", "unlink", "mkdir"):
-        dying(name, getattr(Path, name))
-    real_rmtree = shutil.rmtree
-
-    def no_tidying(path, *args, **more):
-        if steps["left"] == 0:
-            raise Killed  # a killed process does not clear up behind itself
-        return real_rmtree(path, *args, **more)
-
-    monkeypatch.setattr(shutil, "rmtree", no_tidying)
-    for last in range(300):
-        steps["left"] = -1
-        real_rmtree(folder)
-        shutil.copytree(saved, folder)
-        opened = vwkit.Run.open(folder)
-        steps["left"] = last
-        try:
-            opened.compact()
-        except Killed:
-            steps["left"] = -1
-            after = vwkit.Run.open(folder)
-            assert names(after) == kept
-            assert answers(after) == before
-            assert len(after.index) == 4
-            ends.add(after.index.dead)
-            # And it can be changed again.
-            assert after.compact().dead in (0, 2)
-            assert after.index.dead == 0
-            assert not (folder / ".run/next").exists()
-            assert not (folder / ".run/parts").exists()
-        else:
-            assert steps["left"] >= 0
-            break
-    else:
-        raise AssertionError("it never came to its end")
+    for _ in Dying(monkeypatch, folder).every(lambda: vwkit.Run.open(folder).compact()):
+        after = vwkit.Run.open(folder)
+        assert names(after) == kept
+        assert answers(after) == before
+        assert len(after.index) == 4
+        ends.add(after.index.dead)
+        # And it can be changed again.
+        assert after.compact().dead in (0, 2)
+        assert after.index.dead == 0
+        assert not (folder / ".run/next").exists()
+        assert not (folder / ".run/parts").exists()
     assert ends == {0, 2}
+    assert vwkit.Run.open(folder).index.dead == 0
 
 
 def test_shards_without_removed_rows_are_left_alone(tmp_path):

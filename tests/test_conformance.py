@@ -32,6 +32,7 @@ _READERS = {cls.name: cls for cls in READERS}
 
 class TestExact(IndexTests):
     backend = Exact
+    many_rows = 70_000
 
 
 class TestInverted(IndexTests):
@@ -48,6 +49,7 @@ class TestShardedOfSparse(IndexTests):
 
     backend = Sharded
     params = {"index": {"use": "inverted"}, "rows_per_shard": 17}
+    many_rows = 1_000
 
 
 class TestLloyd(ClustererTests):

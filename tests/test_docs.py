@@ -347,9 +347,12 @@ def test_the_package_of_the_tutorial_is_as_short_as_it_says():
     assert f"{lines} lines" in (ROOT / "README.md").read_text()
 
 
-# What an approximate index of the page promises.
-DECLARED = {"HalfHearted": ["min_recall = 0.4"]}
-SUITED = ("Clusterer", "Index", "Quantizer")
+# What an approximate index of the page promises, and what one must be given.
+DECLARED = {
+    "After": ['params = {"first": {"use": "l2-norm"}}'],
+    "HalfHearted": ["min_recall = 0.4"],
+}
+SUITED = ("Clusterer", "Featurizer", "Index", "Quantizer", "Transform")
 
 
 def test_the_backends_of_the_tutorial_pass_the_suite(tmp_path):
@@ -359,6 +362,7 @@ def test_the_backends_of_the_tutorial_pass_the_suite(tmp_path):
     source = "\n\n".join(one for one in fences if "@vwkit.backend(" in one)
     found = re.findall(rf"^class (\w+)\(vwkit\.({'|'.join(SUITED)})\):$", source, re.MULTILINE)
     assert {role for _, role in found} == set(SUITED)
+    found.append(("OddColour", "Featurizer"))
     tests = ["import vwkit.testing"]
     for name, role in found:
         tests += [f"class Test{name}(vwkit.testing.{role}Tests):", f"    backend = {name}"]

@@ -16,9 +16,10 @@ from vwkit import kernels
 from vwkit.around import Executor
 from vwkit.artifact import open_artifact
 from vwkit.base import backend
+from vwkit.builtin import image_work
 from vwkit.extraction import extract
 from vwkit.jobs import Job, use_job
-from vwkit.row_readers import Behind, Computed, MappedFile, mapped_file
+from vwkit.row_readers import Behind, Computed, MappedFile, mapped_file, rows_of
 from vwkit.stage_arrays import write_stream
 from vwkit.types import Item
 
@@ -101,6 +102,16 @@ class TestReaders:
         assert mapped_file(mapped) is None
         with pytest.raises(vwkit.errors.DataError, match="is not here"):
             MappedFile(**{**vars(reader)}).read(0, 1)
+
+    def test_single_rows(self, mapped):
+        wanted = np.array([0, 6, 7, 700, 2999])
+        plain = mapped_file(mapped)
+        # What is computed is made in whole chunks, the same as in a pass over all rows.
+        sizes = []
+        lazy = Computed(plain, lambda chunk: sizes.append(len(chunk)) or chunk * 2)
+        assert np.array_equal(rows_of(plain, wanted, 7, 3000), ROWS[wanted])
+        assert np.array_equal(rows_of(lazy, wanted, 7, 3000), ROWS[wanted] * 2)
+        assert sizes == [7, 7, 7, 4]
 
     def test_of_others(self, mapped):
         reader = Behind(Computed(mapped_file(mapped), doubled), 10)
@@ -239,6 +250,80 @@ class TestFits:
             found = vwkit.create("quantizer", "pq", m=3, ks=16).fit(rows)
         assert 1 not in told
         assert found.codebook.tobytes() == true.codebook.tobytes()
+
+
+class TestImagesOfWords:
+    """A bag of words and VLAD are made where the rows are; no image is cut."""
+
+    def made(self, use, dtype, tmp_path, monkeypatch):
+        monkeypatch.setattr(image_work, "_IMAGES_AT_ONCE", 3)
+        monkeypatch.setattr(image_work, "_DESCRIPTORS_AT_ONCE", 50)
+        monkeypatch.setattr(image_work, "_TASKS", 2)
+        rng = np.random.default_rng(0)
+        offsets = np.append(0, np.cumsum(rng.integers(0, 40, 60)))
+        dim = 128 if dtype == "uint8" else 3
+        rows = rng.integers(0, 256, (offsets[-1], dim)).astype(dtype)
+        clusterer = vwkit.create("clusterer", "lloyd", k=9).fit(rows)
+        local = {"use": "sift"} if dtype == "uint8" else {"use": "pixels"}
+        made = vwkit.create("featurizer", use, local=local, vocabulary=clusterer)
+        np.save(tmp_path / "rows.npy", rows)
+        np.save(tmp_path / "words.npy", made.words.encode(rows)[:, 0].astype(np.uint32))
+        files = [np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("words", "rows")]
+        return made, offsets, files
+
+    @staticmethod
+    def bytes_of(made, words, offsets, rows):
+        made.learn(words, offsets)
+        parts = list(made.aggregate(words, offsets, rows))
+        if made.name == "vlad":
+            return np.concatenate(parts).tobytes(), len(parts)
+        arrays = [np.concatenate([getattr(p, n) for p in parts]) for n in ("indices", "data")]
+        lengths = np.concatenate([np.diff(part.indptr) for part in parts])
+        return [one.tobytes() for one in (*arrays, lengths, made._idf)], len(parts)
+
+    @pytest.mark.parametrize("use", ["bag-of-words", "vlad"])
+    @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+    def test_same_bytes(self, executor, tmp_path, monkeypatch, use, dtype):
+        if dtype == "uint8":
+            pytest.importorskip("cv2")
+        made, offsets, (words, rows) = self.made(use, dtype, tmp_path, monkeypatch)
+        expected, parts = self.bytes_of(made, words, offsets, rows)
+        assert parts > 10
+        with use_job(Job(threads=1)):
+            assert self.bytes_of(made, words, offsets, rows)[0] == expected
+        given, plain = [], image_work._computed
+
+        def seen(first, *task, **shared):
+            given.append(type(first))
+            return plain(first, *task, **shared)
+
+        monkeypatch.setattr(image_work, "_computed", seen)
+        with use_job(Job(threads=2).using(executor)):
+            assert self.bytes_of(made, words, offsets, rows)[0] == expected
+            assert set(given) == {int}  # workers read what lies in files
+            assert len(given) < 2 * parts  # several spans for each
+            given.clear()
+            assert self.bytes_of(made, np.array(words), offsets, np.array(rows))[0] == expected
+            assert set(given) == {np.ndarray}
+
+    def test_each_image_is_as_by_itself(self, tmp_path, monkeypatch):
+        made, offsets, (words, _) = self.made("bag-of-words", "float32", tmp_path, monkeypatch)
+        made.learn(words, offsets)
+        together = [one for part in made.aggregate(words, offsets) for one in part.toarray()]
+        monkeypatch.setattr(image_work, "_IMAGES_AT_ONCE", 1)
+        alone = [part.toarray()[0] for part in made.aggregate(words, offsets)]
+        assert np.array_equal(together, alone)
+        counts = [len(set(words[a:b])) for a, b in pairwise(offsets)]
+        assert [np.count_nonzero(one) for one in together] <= counts
+
+    def test_labels_stay_here(self, tmp_path, monkeypatch):
+        made, offsets, (words, rows) = self.made("vlad", "float32", tmp_path, monkeypatch)
+        made.learn(words, offsets)
+        light = made._light()
+        assert len(light.vocabulary.labels) == 0
+        assert len(made.vocabulary.labels) == len(rows)
+        sent = pickle.loads(pickle.dumps(light))
+        assert np.array_equal(sent.vocabulary.predict(rows), made.vocabulary.labels)
 
 
 class TestStages:

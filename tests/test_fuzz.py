@@ -25,7 +25,6 @@ NOT_SAVED = {
     "sift": "it saves its parameters only, as pixels does",
     "colour-histogram": "it saves its parameters only, as pixels does",
     "l2-norm": "it saves its parameters only, as root-sift does",
-    "sharded": "its shards are artifacts of other indexes",
     "faiss-superkmeans": "it is saved as faiss-kmeans is",
 }
 

@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 
 import vwkit
+from tests.dying import Dying
 from tests.helpers import bag_spec, picture, tree
 from tests.picture_server import PictureServer
 from vwkit.errors import DataError, RunError, SkippedItems, UnsupportedError
@@ -332,64 +333,23 @@ def test_a_table_describes_what_is_added_too(tmp_path):
 # Kills -------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """The process ends here."""
-
-
 def test_a_change_cut_at_any_step_is_the_old_run_or_the_new(run, tmp_path, monkeypatch):
     """Every rename and removal of the commit may be the last thing that happens."""
     picture(99).save(tmp_path / "a.png")
     folder = run.folder
-    saved = tmp_path / "saved"
-    shutil.copytree(folder, saved)
     old = [item.id for item in run.items]
-    steps = {"left": -1}
     ends = set()
-
-    def dying(name, real):
-        def wrapped(self, *args, **more):
-            if str(self).startswith(str(folder)) and steps["left"] >= 0:
-                if steps["left"] == 0:
-                    raise Killed
-                steps["left"] -= 1
-            return real(self, *args, **more)
-
-        monkeypatch.setattr(Path, name, wrapped)
-
-    for name in ("rename", "replace", "unlink"):
-        dying(name, getattr(Path, name))
-    real_rmtree = shutil.rmtree
-
-    def no_tidying(path, *args, **more):
-        if steps["left"] == 0:
-            raise Killed  # a killed process does not clear up behind itself
-        return real_rmtree(path, *args, **more)
-
-    monkeypatch.setattr(shutil, "rmtree", no_tidying)
-    for last in range(200):
-        steps["left"] = -1
-        real_rmtree(folder)
-        shutil.copytree(saved, folder)
-        opened = vwkit.Run.open(folder)
-        steps["left"] = last
-        try:
-            opened.add(tmp_path / "a.png")
-        except Killed:
-            steps["left"] = -1
-            after = vwkit.Run.open(folder)
-            ids = [item.id for item in after.items]
-            assert ids in (old, [*old, "a.png"])
-            ends.add(len(ids))
-            assert len(after.index) == len(ids) == len(after.vectors)
-            for name in ids:
-                assert after.search(name, 1).items[0][0].id == name
-            # And it can be changed again.
-            after.remove(ids[-1])
-        else:
-            assert steps["left"] > 0
-            break
-    else:
-        raise AssertionError("it never came to its end")
+    dying = Dying(monkeypatch, folder)
+    for _ in dying.every(lambda: vwkit.Run.open(folder).add(tmp_path / "a.png")):
+        after = vwkit.Run.open(folder)
+        ids = [item.id for item in after.items]
+        assert ids in (old, [*old, "a.png"])
+        ends.add(len(ids))
+        assert len(after.index) == len(ids) == len(after.vectors)
+        for name in ids:
+            assert after.search(name, 1).items[0][0].id == name
+        # And it can be changed again.
+        after.remove(ids[-1])
     assert ends == {4, 5}
 
 

@@ -20,11 +20,12 @@ ROOT = Path(vwkit.__file__).parent
 # From the bottom up. A module (or a package, which is one unit) imports only what stands on lines
 # above its own here; within a function too, so that no import depends on when it happens.
 LAYERS = """
-errors estimates hashing hookspecs _yaml12
-types sparse _toml formats reference leftovers lock row_readers run_folder
-metrics chunks codes image stream checkpoints row_files artifact plugins restoring source preprocessing
+errors estimates hashing hookspecs leftovers _yaml12
+types sparse _toml formats reference lock row_readers run_folder manifests
+metrics chunks codes image stream checkpoints row_files drafts plugins restoring row_ids source preprocessing
+artifact
 data jobs kernels cache items
-palettes growing_arrays observing
+palettes growing_arrays observing parameters saving
 base geometry fetching downloading metadata
 columns remote
 where
@@ -37,10 +38,10 @@ collecting regrown counted
 asked changing
 growing
 rules run_parts
-run_search
-compacting
+run_search spec_values
+compacting spec_sources
 run evaluate
-checking duplicates
+checking duplicates flow_images
 catalog flow report planning
 outputs pipeline
 builtin inspecting demo

@@ -366,6 +366,27 @@ class TestThreads:
             thread.join()
         assert (max(most) > 1) == safe
 
+    def test_who_adds_at_the_same_time_gets_ids_of_their_own(self):
+        together = threading.Barrier(4)
+
+        class Slow(Full):
+            def _add(self, vectors):
+                time.sleep(0.02)
+                super()._add(vectors)
+
+        index = vwkit.backend("fake-slow")(Slow)().build(ROWS)
+
+        def add():
+            together.wait()
+            index.add(ROWS[:1])
+
+        threads = [threading.Thread(target=add) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert index.ids.tolist() == list(range(len(ROWS) + 4))
+
     def test_the_lock_is_not_saved(self, tmp_path):
         index = Full().build(ROWS)
         index.search(ROWS)

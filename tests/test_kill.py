@@ -102,7 +102,7 @@ def harm(folder, out, cache, task):
     arguments = ["run", "s.yaml", "--quiet", "--resume", "--out", out]
     root = str(Path(__file__).parents[1])
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", json.dumps([arguments, task])],
+        [sys.executable, "-m", "benchmarks.harmed", json.dumps([arguments, task])],
         cwd=folder,
         env={**os.environ, "VWKIT_CACHE": str(folder / cache), "PYTHONPATH": root},
         capture_output=True,

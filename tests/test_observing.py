@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -283,7 +284,7 @@ def test_the_file_is_what_its_schema_says(tmp_path):
     vwkit.Pipeline.from_dict(small_spec(tmp_path)).run(tmp_path / "run")
     schema = json.loads(SCHEMA.read_text())
     said = json.loads((tmp_path / "run/.run/progress.json").read_text())
-    assert set(said) == set(schema["properties"]) == set(schema["required"])
+    assert set(said) == set(schema["properties"]) == {*schema["required"], "lock"}
     assert all(schema["properties"][key].get("type") for key in schema["properties"])
     path = tmp_path / "p.json"
     for key in said:
@@ -291,6 +292,8 @@ def test_the_file_is_what_its_schema_says(tmp_path):
             changed = {**said, key: value}
             if value is object:
                 del changed[key]
+                if key == "lock":  # files of older versions have none
+                    continue
             path.write_text(json.dumps(changed))
             assert read_progress(path) is None, (key, value)
     path.write_text(json.dumps({**said, "more": {"of": ["a", "newer", "vwkit"]}}))
@@ -494,7 +497,7 @@ def test_nothing_is_written_into_a_run_that_somebody_holds(tmp_path):
     with locked(tmp_path / "run/.run/lock", tmp_path / "run"):
         with pytest.raises(vwkit.RunError):
             pipeline.run(tmp_path / "run")
-        assert status(tmp_path / "run")["state"] == "running"
+        assert status(tmp_path / "run")["state"] == "starting"
     assert (tmp_path / "run/.run/log.jsonl").read_bytes() == before
     assert status(tmp_path / "run")["state"] == "finished"
 
@@ -600,6 +603,72 @@ def test_a_killed_run_is_known_to_be_dead(tmp_path):
     assert "interrupted" in done.stdout
     assert " left" not in done.stdout  # nobody is at work
     assert "--resume" in done.stdout
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_whoever_begins_is_seen_before_there_is_anything_to_tell(tmp_path, monkeypatch, resume):
+    """A run that was killed is `interrupted` until somebody takes it up, and then no more."""
+    spec = dump(tmp_path / "s.yaml", small_spec(tmp_path))
+    folder = tmp_path / "run"
+    with pytest.raises(vwkit.Interrupted):
+        vwkit.Pipeline.from_file(spec).run(folder, progress=stop_at_once)
+    path = folder / ".run" / PROGRESS
+    path.write_text(path.read_text().replace('"interrupted"', '"running"'))  # as after a kill
+    assert status(folder)["state"] == "interrupted"
+    seen = []
+
+    def look():
+        found = status(folder)
+        seen.append((found["state"], found["alive"], found["held_by"], found["progress"] is None))
+        return found
+
+    def watched(where, name, real):
+        def call(*args, **more):
+            look()
+            return real(*args, **more)
+
+        monkeypatch.setattr(where, name, call)
+
+    from vwkit import pipeline
+    from vwkit.cli.main import main
+    from vwkit.cli.status import report
+
+    watched(pipeline, "load", pipeline.load)  # the spec is not even read
+    watched(pipeline, "check_budget", pipeline.check_budget)
+    watched(pipeline.Pipeline, "_prepare", pipeline.Pipeline._prepare)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(spec), "--out", str(folder), "--quiet", *["--resume"] * resume])
+    assert ended.value.code == 0
+    named = f"process {os.getpid()} on {socket.gethostname()}"
+    assert seen == [("starting", True, named, True)] * 3
+    assert status(folder)["state"] == "finished"
+    # From Python the data are looked at while the lock is held, too.
+    shown = []
+    monkeypatch.setattr(pipeline, "check_budget", lambda *_: shown.append(report(look())))
+    seen.clear()
+    made = vwkit.Pipeline.from_file(spec)
+    seen.clear()
+    made.run(folder, resume=True)
+    assert seen == [("starting", True, named, True)] * 2
+    assert shown[0].splitlines()[0] == f"{folder}: starting, by {named}"
+    assert "the folder holds a finished run" in shown[0]
+
+
+def stop_at_once(stage, done, *_):
+    if done:
+        raise vwkit.Interrupted("enough")
+
+
+def test_a_spec_that_is_refused_leaves_the_run_interrupted(tmp_path, capsys):
+    spec = dump(tmp_path / "s.yaml", small_spec(tmp_path))
+    with pytest.raises(vwkit.Interrupted):
+        vwkit.Pipeline.from_file(spec).run(tmp_path / "run", progress=stop_at_once)
+    before = status(tmp_path / "run")
+    dump(spec, {"vwkit": 1, "nonsense": 2})
+    assert cli(capsys, "run", spec, "--out", tmp_path / "run", "--resume")[0] == 2
+    after = status(tmp_path / "run")
+    assert (after["state"], after["alive"]) == ("interrupted", False)
+    assert after["progress"] == before["progress"]
 
 
 def test_a_folder_that_is_none(tmp_path):

@@ -12,6 +12,8 @@ from tests.helpers import blobs, photo_folder, picture, vector_spec
 from tests.test_docs import SMALLER, script
 from vwkit.cli.main import main
 from vwkit.cli.new import jobs
+from vwkit.counted import counts_pixels, keeps_pixels
+from vwkit.observing.names import stage_names
 from vwkit.planning.making import make_plan
 from vwkit.planning.table import table, time_text
 
@@ -44,13 +46,20 @@ def test_a_plan_has_the_stages_of_the_run_and_finds_them_afterwards(data, job):
         few.append("output=")  # then every pixel is told its colour
     pipeline = pipeline_of(data / f"{job}.yaml", few)
     before = make_plan(pipeline.spec, **QUICK)
+    colours = counts_pixels(pipeline.spec)
+    expected = stage_names(
+        pipeline.spec, colours=colours, pixels=colours and keeps_pixels(pipeline.spec)
+    )
+    # A plan says nothing of what comes after the stages.
+    assert [stage.name for stage in before.stages] == expected[: expected.index("report")]
     for stage in before.stages:
         assert not stage.note or stage.note.startswith("rows: "), stage
         assert stage.cached in ("no", "unknown"), stage
-        for what in (stage.seconds, stage.memory, stage.disk):
+        for what in (stage.seconds, stage.cpu_seconds, stage.memory, stage.disk):
             assert what is not None, stage
             assert 0 <= what < 1e12
     run = pipeline.run(data / "runs" / job)
+    assert all(one["cpu_seconds"] >= 0 for one in run.manifest["stages"].values())
     after = make_plan(pipeline.spec, **QUICK)
     made = {name: one["key"] for name, one in run.manifest["stages"].items()}
     assert {stage.name: stage.key for stage in after.stages} == made
@@ -85,7 +94,7 @@ def test_the_table_and_the_json_tell_the_same(tmp_path, vectors, capsys):
 
     lines = printed().splitlines()
     assert re.split(r"  +", lines[0]) == [
-        "stage", "backend", "rows", "memory", "disk", "time", "cached",
+        "stage", "backend", "rows", "memory", "disk", "time", "cpu", "cached",
     ]  # fmt: skip
     assert lines[1].split()[:3] == ["clusterer", "lloyd", "600"]
     assert lines[2].startswith("altogether")
@@ -94,7 +103,7 @@ def test_the_table_and_the_json_tell_the_same(tmp_path, vectors, capsys):
     (stage,) = told["stages"]
     assert (stage["name"], stage["backend"], stage["rows"]) == ("clusterer", "lloyd", 600)
     assert set(stage) == {
-        "name", "backend", "rows", "dim", "seconds", "memory", "disk", "least", "cached", "hits",
+        "name", "backend", "rows", "dim", "seconds", "cpu_seconds", "memory", "disk", "least", "cached", "hits",
         "of", "key", "note",
     }  # fmt: skip
     assert told["total"]["memory"] == stage["memory"] > told["base_memory"] > 1 << 20

@@ -10,6 +10,7 @@ import vwkit
 from vwkit.estimates import Estimate
 from vwkit.planning.data import enlarged, made_rows, made_sparse
 from vwkit.planning.measuring import Measurements
+from vwkit.planning.spent import Spent
 from vwkit.planning.trials import Trial, estimated, shrunk, try_out
 from vwkit.plugins import unavailable
 
@@ -83,10 +84,12 @@ def test_a_backend_is_tried_out_on_few_rows(role, cls):
     assert told
     assert not backend._fitted
     estimate = estimated(backend, 3000, 32, dtype.itemsize)
-    assert 0 <= told.seconds(estimate, 3000) < 1000
+    spent = told.time(estimate, 3000)
+    assert 0 <= spent.clock < 1000
+    assert 0 <= spent.cpu < 1000
     assert told.memory(3000) >= 0
     if role in ("quantizer", "transform"):
-        assert told.each(backend, 32) > 0
+        assert told.each(backend, 32).cpu > 0
 
 
 @vwkit.backend("squares")
@@ -105,19 +108,23 @@ class Squares(vwkit.Clusterer):
 
 def point(rows, seconds, passes, cut=0.0):
     return {
-        "rows": rows, "work": passes * rows**2, "seconds": seconds, "passes": passes, "most": 10.0,
+        "rows": rows, "work": passes * rows**2, "time": [seconds, 2 * seconds], "passes": passes, "most": 10.0,
         "cut": cut,
     }  # fmt: skip
 
 
 def test_time_grows_as_the_backend_says():
-    trial = Trial({"points": [point(100.0, 1.0, 10.0), point(200.0, 4.0, 10.0)], "cold": 0.5})
-    assert trial.seconds(Squares()._estimate(2000, 4, 4), 2000) == pytest.approx(400.5)
+    trial = Trial(
+        {"points": [point(100.0, 1.0, 10.0), point(200.0, 4.0, 10.0)], "cold": [0.5, 0.5]}
+    )
+    spent = trial.time(Squares()._estimate(2000, 4, 4), 2000)
+    assert spent.clock == pytest.approx(400.5)
+    assert spent.cpu == pytest.approx(800.5)
 
 
 def test_time_that_is_always_spent_does_not_grow():
     trial = Trial({"points": [point(100.0, 2.0, 10.0), point(200.0, 5.0, 10.0)]})
-    assert trial.seconds(Squares()._estimate(2000, 4, 4), 2000) == pytest.approx(401)
+    assert trial.time(Squares()._estimate(2000, 4, 4), 2000).clock == pytest.approx(401)
 
 
 def test_more_rows_take_more_passes_but_not_more_than_there_are():
@@ -128,8 +135,8 @@ def test_more_rows_take_more_passes_but_not_more_than_there_are():
 
 
 def test_all_rows_tried_out_is_the_answer():
-    trial = Trial({"points": [point(100.0, 2.0, 4.0)], "cold": 1.0})
-    assert trial.seconds(Squares()._estimate(100, 4, 4), 100) == 3.0
+    trial = Trial({"points": [point(100.0, 2.0, 4.0)], "cold": [1.0, 2.0]})
+    assert trial.time(Squares()._estimate(100, 4, 4), 100) == Spent(3.0, 6.0)
 
 
 def test_a_copy_for_few_rows_has_fewer_clusters_and_its_other_parameters():

@@ -23,6 +23,7 @@ from vwkit.extraction import extract
 from vwkit.items import find_images
 from vwkit.lock import holder, locked
 from vwkit.observing import status
+from vwkit.planning.hits import Hits
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +187,7 @@ class TestExtraction:
 
     @pytest.mark.filterwarnings("ignore::vwkit.errors.SkippedItems")
     def test_bags_of_words_cut_while_they_are_made(self, tmp_path, photos, monkeypatch):
-        monkeypatch.setattr("vwkit.builtin.aggregated._IMAGES_AT_ONCE", 2)
+        monkeypatch.setattr("vwkit.builtin.image_work._IMAGES_AT_ONCE", 2)
         monkeypatch.setattr("vwkit.extraction._IMAGES_AT_ONCE", 2)
         spec = dump(tmp_path / "s.yaml", bag_spec(photos))
         monkeypatch.setenv("VWKIT_CACHE", str(tmp_path / "cache-a"))
@@ -246,7 +247,7 @@ class TestTheLock:
         leaving.start()
         try:
             with locked(path, tmp_path):
-                assert holder(path) == f"process {os.getpid()} on {socket.gethostname()}"
+                assert holder(path).name == f"process {os.getpid()} on {socket.gethostname()}"
         finally:
             leaving.join()
 
@@ -265,11 +266,15 @@ class TestLeftovers:
     def test_parts_of_a_run(self, tmp_path):
         spec = vectors(tmp_path / "here")
         cut(spec, tmp_path / "run", "codes")
-        left = tmp_path / "run/.run/next/.codes.abc.part"
+        left = tmp_path / "run/.run/next/.codes.abcd1234.part"
         left.mkdir()
         (left / "codes.part").write_bytes(bytes(100))
+        inside = tmp_path / "run/.run/next/quantizer/.manifest.json.abcd1234.part.json"
+        inside.write_bytes(b"half")
+        report = tmp_path / "run/.report.html.abcd1234.part.html"
+        report.write_bytes(b"half")
         vwkit.Pipeline.from_file(spec).run(tmp_path / "run", resume=True)
-        assert not list((tmp_path / "run").rglob("*.part"))
+        assert not list((tmp_path / "run").rglob("*.part*"))
         assert not (tmp_path / "run/.run/next").exists()
         assert not (tmp_path / "run/.run/checkpoints").exists()
 
@@ -384,6 +389,39 @@ def test_nothing_strange_in_a_copied_run_is_followed_or_waited_for(tmp_path, kin
     assert status(tmp_path / "run")["state"] == "finished"
     assert tree(others) == {"file": b"precious"}
     assert (others / "x").is_dir()
+
+
+@pytest.mark.parametrize("kind", [*_STRANGE, "endless", "long"])
+def test_a_plan_of_a_strange_run_folder_follows_and_waits_for_nothing(tmp_path, kind):
+    ledger = tmp_path / "run/.run/checkpoints/stages.json"
+    ledger.parent.mkdir(parents=True)
+    told = json.dumps({"index": {"key": "abc"}})
+    ledger.write_text(told)
+    assert Hits(Cache(tmp_path / "cache"), tmp_path / "run")._earlier == json.loads(told)
+    (tmp_path / "other").write_text(told)
+    ledger.unlink()
+    if kind == "endless":
+        ledger.symlink_to("/dev/zero")
+    elif kind == "long":
+        ledger.write_text(told)
+        os.truncate(ledger, 1 << 40)  # it takes no room
+    else:
+        _STRANGE[kind](ledger, tmp_path / "other")
+    assert Hits(Cache(tmp_path / "cache"), tmp_path / "run")._earlier == {}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "endless"])
+def test_a_manifest_that_is_no_file_is_not_waited_for(tmp_path, kind):
+    vwkit.Pipeline.from_file(vectors(tmp_path / "here")).run(tmp_path / "run")
+    manifest = tmp_path / "run/manifest.json"
+    manifest.unlink()
+    if kind == "endless":
+        manifest.symlink_to("/dev/zero")
+    else:
+        _STRANGE[kind](manifest, None)
+    with pytest.raises(vwkit.ArtifactError, match="not the manifest of a run"):
+        vwkit.Run.open(tmp_path / "run")
+    assert not status(tmp_path / "run")["complete"]
 
 
 def test_the_state_says_what_spec_it_is_of(tmp_path):

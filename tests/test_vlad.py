@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import vwkit
 from tests.helpers import bag_spec, photo_folder
 from vwkit import reference
-from vwkit.builtin import aggregated
-from vwkit.builtin.aggregated import image_spans
+from vwkit.builtin import image_work
+from vwkit.builtin.image_work import image_spans
 
 IMAGES = tuple(np.random.default_rng(5).integers(0, 256, (6, 5, 4, 3), np.uint8))
 
@@ -106,7 +106,7 @@ def test_from_images(space, tmp_path):
 def test_spans_cover_every_image_once(counts, most):
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aggregated, "_DESCRIPTORS_AT_ONCE", most)
+        patch.setattr(image_work, "_DESCRIPTORS_AT_ONCE", most)
         spans = list(image_spans(offsets))
     assert [place for first, last in spans for place in range(first, last)] == list(
         range(len(counts))
@@ -121,7 +121,7 @@ def test_blocks_do_not_change_a_byte(monkeypatch):
     words = made.words.encode(descriptors)[:, 0]
     offsets = np.arange(0, 121, 20)
     whole = np.concatenate(list(made.aggregate(words, offsets, descriptors)))
-    monkeypatch.setattr(aggregated, "_DESCRIPTORS_AT_ONCE", 30)
+    monkeypatch.setattr(image_work, "_DESCRIPTORS_AT_ONCE", 30)
     parts = list(made.aggregate(words, offsets, descriptors))
     assert len(parts) == 6
     assert np.array_equal(np.concatenate(parts), whole)

@@ -27,6 +27,11 @@ _ABILITIES = (
 )  # fmt: skip
 
 
+#: What is said of the vectors that a backend takes, and the roles that take some.
+_OF_VECTORS = frozenset({"streams", "dtypes"})
+_TAKES_VECTORS = frozenset({"transform", "quantizer", "clusterer", "index"})
+
+
 def catalog() -> list[dict[str, Any]]:
     """Return every installed backend, by role and name; see `describe`."""
     known = registry()
@@ -67,7 +72,7 @@ def _abilities(cls: type[Backend]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in _ABILITIES:
         value = inspect.getattr_static(cls, name, None)
-        if value is None:
+        if value is None or (name in _OF_VECTORS and cls.role not in _TAKES_VECTORS):
             continue
         if isinstance(value, property):
             found[name] = "depends on parameters" if _own(cls, name) else False
@@ -103,7 +108,7 @@ def _type_text(annotation: Any) -> str:
     """Write a field's type as a person would say it."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        from vwkit.base import NestedMarker, roles_of
+        from vwkit.parameters import NestedMarker, roles_of
 
         if any(isinstance(extra, NestedMarker) for extra in annotation.__metadata__):
             return " or ".join(roles_of(parts[0])) + " {use: …}"

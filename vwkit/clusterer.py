@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -199,6 +200,16 @@ class Clusterer(Backend):
             return self._checked_labels(self._predict(chunk), len(chunk))[:, None]
 
         return stream.map(one, dim=1, dtype=np.int32, kind="labels")
+
+    def _without_labels(self) -> Self:
+        """Return a copy that labels new rows, and has forgotten those that it was fitted on.
+
+        So it travels to other machines without a number for each of these.
+        """
+        other = copy.copy(self)
+        if isinstance(vars(self).get("labels"), np.ndarray):
+            other.labels = np.zeros(0, np.int32)
+        return other
 
     def _check_quantizer(self, quantizer: Quantizer | None) -> None:
         if self.consumes != "codes":

@@ -178,7 +178,8 @@ def _checked_stream(stream: Stream, target: np.dtype[Any], what: str) -> Stream:
     checked = stream._derived(chunks, stream.dim, target, array=array)
     checked.step, checked._skipping = stream.step, skipping
     if stream.reader is not None:
-        checked.reader = _Checked(stream.reader, target, what)
+        takes = hasattr(stream.reader, "take")
+        checked.reader = (_CheckedAnywhere if takes else _Checked)(stream.reader, target, what)
     if stream.array is not None or stream._random is not None:
         checked._random = lambda rows: _cast(stream.take(rows), target, what, rows)
     return checked
@@ -194,6 +195,13 @@ class _Checked:
 
     def read(self, start: int, stop: int) -> Array:
         return _cast(self.rows.read(start, stop), self.target, self.what, start)
+
+
+class _CheckedAnywhere(_Checked):
+    """The same of a reader that can take single rows."""
+
+    def take(self, rows: Array) -> Array:
+        return _cast(self.rows.take(rows), self.target, self.what, rows)
 
 
 def _gathered(stream: Stream, target: np.dtype[Any], what: str) -> Array:

@@ -57,7 +57,15 @@ class ImageError(DataError):
 
 
 class ArtifactError(VwkitError):
-    """A saved folder is damaged, truncated, foreign, or of a newer vwkit."""
+    """A saved folder is damaged, truncated, foreign, or of a newer vwkit.
+
+    Attributes
+    ----------
+    array : str or None
+        The saved array that it is about, where it is about one: whoever knows its file names that.
+    """
+
+    array: str | None = None
 
 
 class NotFittedError(VwkitError):
@@ -163,7 +171,17 @@ class CacheWarning(UserWarning):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written; the work goes on, and a kill would cost more."""
+    """A checkpoint could not be written; the work goes on, and a kill would cost more.
+
+    Attributes
+    ----------
+    reason : str
+        What the system said.
+    """
+
+    def __init__(self, text: str = "", reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class SkippedItems(UserWarning):

@@ -243,8 +243,9 @@ class GrowingArrays:
                 path, dim = self._folder / f"{name}.npy", block["dim"]
                 if not (dim is None or (type(dim) is int and dim >= 0)):
                     return False
-                self._files[name] = RowFile(path, dim, plain_dtype(block["dtype"]))
-                self._files[name].open()
+                found = RowFile(path, dim, plain_dtype(block["dtype"]))
+                found.open()
+                self._files[name] = found
             if not self._files[name].holds(int(block["rows"]), int(block["crc"])):
                 return False
         for name, block in blocks.items():

@@ -20,6 +20,7 @@ __all__ = [
     "file_sha256",
     "row_hash",
     "row_uniform",
+    "rows_key",
     "sample_rows",
 ]
 
@@ -93,6 +94,11 @@ def content_key(value: Any) -> str:
     """Hash plain data (dicts, lists, text, numbers, None) to 64 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rows_key(rows: Any) -> str:
+    """Return the SHA-256 of numbers of rows, (n,) int64: their bytes, whatever the machine."""
+    return hashlib.sha256(np.ascontiguousarray(rows, "<i8").data).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

@@ -20,6 +20,7 @@ from vwkit.errors import (
     UnsupportedError,
 )
 from vwkit.restoring import check_array, whole
+from vwkit.row_ids import RowIds
 from vwkit.types import Array, Matches
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Index(Backend):
     metric: str = "l2"
 
     _rows: int = 0
-    _ids: _Ids | None = None
+    _ids: RowIds | None = None
 
     @classmethod
     def _adapt_fields(cls, annotations: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -117,7 +118,7 @@ class Index(Backend):
         return self._held_ids.living()
 
     @property
-    def _held_ids(self) -> _Ids:
+    def _held_ids(self) -> RowIds:
         if self._ids is None:
             self._need_fitted("build")
             raise BackendError(f"{self.name} lost its ids")
@@ -144,7 +145,7 @@ class Index(Backend):
             No rows, NaN or infinity, or ids that repeat or do not fit.
         """
         prepared = self._prepare(vectors, "vectors")
-        table = _Ids(rows_of(prepared), ids)
+        table = RowIds(rows_of(prepared), ids)
         self._fitted = False
         self._dim = prepared.dim if hasattr(prepared, "dim") else int(prepared.shape[1])
         self._kind = getattr(vectors, "kind", None)
@@ -171,8 +172,8 @@ class Index(Backend):
         self._need_ability("supports_add", "add to")
         self._need_fitted("build")
         prepared = self._prepare(vectors, "vectors", dim=self._dim)
-        merged = self._held_ids.with_more(rows_of(prepared), ids)
-        with self._locked():
+        with self._locked():  # whoever adds at the same time gets other ids
+            merged = self._held_ids.with_more(rows_of(prepared), ids)
             self._add(prepared)
             self._ids = merged
         return self
@@ -189,11 +190,11 @@ class Index(Backend):
         """
         self._need_ability("supports_remove", "remove from")
         self._need_fitted("build")
-        rows = self._held_ids.rows(ids)
-        if len(rows) == len(self):
-            raise DataError("removing every vector would leave an empty index; build a new one")
-        if len(rows):
-            with self._locked():
+        with self._locked():
+            rows = self._held_ids.rows(ids)
+            if len(rows) == len(self):
+                raise DataError("removing every vector would leave an empty index; build a new one")
+            if len(rows):
                 self._remove(rows)
                 self._ids = self._held_ids.without(rows)
         return self
@@ -244,7 +245,7 @@ class Index(Backend):
                 vars(self).clear()
                 vars(self).update(before)
                 raise
-            self._ids = _Ids(len(table.living()), table.living())
+            self._ids = RowIds(len(table.living()), table.living())
         return self
 
     def _compacted(self, rows: NDArray[np.int64], vectors: Any) -> None:
@@ -256,7 +257,7 @@ class Index(Backend):
 
     def _number_by_rows(self) -> None:
         """Let the rows that are left be the ids, from 0."""
-        self._ids = _Ids(len(self))
+        self._ids = RowIds(len(self))
 
     def search(self, queries: Any, k: int = 10, *, allowed: Any = None, **late: Any) -> Matches:
         """Find the k nearest vectors of each query.
@@ -397,126 +398,8 @@ class Index(Backend):
                 raise ArtifactError("its dead rows are not ascending; damaged, make it again")
         if ids is not None:
             check_array("ids", ids, (total,), "int64", low=0)
-        self._ids = _Ids(total, ids, dead)
+        self._ids = RowIds(total, ids, dead)
 
     def _check_restored(self) -> None:
-        if not isinstance(self._ids, _Ids):
+        if not isinstance(self._ids, RowIds):
             raise ArtifactError("it lost its ids; damaged, make it again")
-
-
-class _Ids:
-    """Which id each row has, and which rows are gone."""
-
-    def __init__(self, total: int, ids: Any = None, dead: NDArray[np.int64] | None = None) -> None:
-        self.total = total
-        self.ids: NDArray[np.int64] | None = None
-        self.dead = dead
-        self._order: NDArray[np.int64] | None = None
-        if ids is not None:
-            self.ids = _checked_ids(ids, total)
-            self._refuse_repeats()
-
-    @property
-    def alive(self) -> int:
-        return self.total - (0 if self.dead is None else len(self.dead))
-
-    def living(self) -> NDArray[np.int64]:
-        every = np.arange(self.total) if self.ids is None else np.asarray(self.ids)
-        return every if self.dead is None else np.delete(every, self.dead)
-
-    def living_rows(self) -> NDArray[np.int64]:
-        every = np.arange(self.total)
-        return every if self.dead is None else np.delete(every, self.dead)
-
-    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return rows.astype(np.int64, copy=False) if self.ids is None else self.ids[rows]
-
-    def rows(self, ids: Any) -> NDArray[np.int64]:
-        """Return the living rows of some ids, sorted; refuse an id that is not held."""
-        wanted = np.unique(_whole(np.atleast_1d(_as_array(ids))))
-        rows, found = self._lookup(wanted.astype(np.int64))
-        found &= wanted <= _LARGEST  # uint64 may have wrapped round
-        if not found.all():
-            raise DataError(f"id {int(wanted[~found][0])} is not in the index")
-        return np.sort(rows)
-
-    def mask(self, ids: Any) -> NDArray[np.bool_]:
-        mask = np.zeros(self.total, bool)
-        mask[self.rows(ids)] = True
-        return mask
-
-    def with_more(self, count: int, ids: Any) -> _Ids:
-        if ids is None and self.ids is None:
-            return _Ids(self.total + count, None, self.dead)
-        held = np.arange(self.total) if self.ids is None else np.asarray(self.ids)
-        if ids is None:
-            first = max(int(held.max()) + 1, self.total)
-            if first + count > _LARGEST:
-                raise DataError(f"no ids are left above {first - 1}; pass ids")
-            more = np.arange(first, first + count, dtype=np.int64)
-        else:
-            more = _checked_ids(ids, count)
-            _, found = self._lookup(np.unique(more))
-            if found.any():
-                raise DataError(f"id {int(np.unique(more)[found][0])} is in the index already")
-        merged = _Ids(self.total + count, None, self.dead)
-        merged.ids = np.concatenate([held, more])
-        merged._refuse_repeats()
-        return merged
-
-    def without(self, rows: NDArray[np.int64]) -> _Ids:
-        dead = rows if self.dead is None else np.union1d(self.dead, rows)
-        other = _Ids(self.total, None, np.asarray(dead, np.int64))
-        other.ids = self.ids
-        return other
-
-    def _lookup(self, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the row of each id, and whether it is held and alive."""
-        if self.ids is None:
-            rows = wanted
-            found = (wanted >= 0) & (wanted < self.total)
-            if self.dead is not None:
-                found &= ~np.isin(wanted, self.dead)
-            return rows, found
-        if self._order is None:
-            living = np.arange(self.total)
-            if self.dead is not None:
-                living = np.delete(living, self.dead)
-            self._order = living[np.argsort(self.ids[living], kind="stable")]
-        # Not `sorter=`: that one refuses an order that leaves removed rows out.
-        places = np.searchsorted(self.ids[self._order], wanted)
-        rows = self._order[np.minimum(places, len(self._order) - 1)]
-        return rows, self.ids[rows] == wanted
-
-    def _refuse_repeats(self) -> None:
-        living = np.sort(self.living())
-        repeats = living[1:][living[1:] == living[:-1]]
-        if len(repeats):
-            raise DataError(f"ids must be unique; {int(repeats[0])} is given more than once")
-
-
-_LARGEST = int(np.iinfo(np.int64).max)
-
-
-def _as_array(ids: Any) -> Array:
-    try:
-        array: Array = np.asarray(ids)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"ids: cannot be read as an array: {error}") from None
-    return array
-
-
-def _whole(array: Array) -> Array:
-    if array.size and array.dtype.kind not in "iu":
-        raise DataError(f"ids must be whole numbers; got dtype {array.dtype}")
-    return array if array.size else array.astype(np.int64)
-
-
-def _checked_ids(ids: Any, count: int) -> NDArray[np.int64]:
-    array = _as_array(ids)
-    if array.shape != (count,):
-        raise ShapeError(f"ids: one per vector, shape ({count},); got {array.shape}")
-    low, high = (int(_whole(array).min()), int(array.max())) if count else (0, 0)
-    if low < 0 or high > _LARGEST:
-        raise DataError(f"ids must be from 0 to 2^63 − 1; got {low if low < 0 else high}")
-    return array.astype(np.int64)

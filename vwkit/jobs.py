@@ -326,12 +326,12 @@ class Job:
             for _, old in found_checkpoints(self.folder)[:-_KEPT_CHECKPOINTS]:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            warnings.warn(
-                f"{self.folder}: no checkpoint could be written ({error.strerror or error}); "
-                "going on without: after a kill, more is done again",
-                CheckpointWarning,
-                stacklevel=2,
+            reason = error.strerror or str(error)
+            text = (
+                f"{self.folder}: no checkpoint could be written ({reason}); going on without: after "
+                "a kill, more is done again"
             )
+            warnings.warn(CheckpointWarning(text, reason), stacklevel=2)
             self._free_from = time.monotonic() + _TRIED_AGAIN_SECONDS
             return
         end = time.monotonic()

@@ -14,14 +14,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["part_file", "part_folder", "sweep"]
+__all__ = ["part_file", "part_folder", "sweep", "sweep_all"]
 
 # Where the file system has no locks, only age tells.
 _OLD_SECONDS = 3600.0
+_MIDDLE = r"\.[a-z0-9_]{8}\.part"
+_ANY = re.compile(rf"\..+{_MIDDLE}(?:\.[^.]+)?", re.DOTALL)
 
 
-@contextlib.contextmanager
-def part_file(path: Path) -> Iterator[Path]:
+def part_file(path: Path) -> contextlib.AbstractContextManager[Path]:
     """Give an empty file beside `path`, with its suffix; what is left of it in the end is removed.
 
     Raises
@@ -29,16 +30,10 @@ def part_file(path: Path) -> Iterator[Path]:
     OSError
         There is no room, or no permission.
     """
-    with _held(path, folder=False) as part:
-        try:
-            yield part
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+    return _part(path, folder=False)
 
 
-@contextlib.contextmanager
-def part_folder(path: Path) -> Iterator[Path]:
+def part_folder(path: Path) -> contextlib.AbstractContextManager[Path]:
     """Give an empty folder beside `path`; what is left of it in the end is removed.
 
     Raises
@@ -46,15 +41,11 @@ def part_folder(path: Path) -> Iterator[Path]:
     OSError
         There is no room, or no permission.
     """
-    with _held(path, folder=True) as part:
-        try:
-            yield part
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    return _part(path, folder=True)
 
 
 @contextlib.contextmanager
-def _held(path: Path, *, folder: bool) -> Iterator[Path]:
+def _part(path: Path, *, folder: bool) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
     while True:
@@ -71,19 +62,36 @@ def _held(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
         yield part
     finally:
+        with contextlib.suppress(OSError):
+            _remove(part)
         os.close(handle)
+
+
+def _remove(part: Path) -> None:
+    if part.is_dir() and not part.is_symlink():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def sweep(path: Path) -> None:
     """Remove what killed processes left on its way to a path."""
-    ours = re.compile(
-        rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.part(?:{re.escape(path.suffix)})?"
-    )
+    ours = re.compile(rf"\.{re.escape(path.name)}{_MIDDLE}(?:{re.escape(path.suffix)})?")
+    _sweep(path.parent, ours)
+
+
+def sweep_all(folder: Path) -> None:
+    """Remove what killed processes left on its way to whatever is in a folder, or below it."""
+    for above, _, _ in os.walk(folder):
+        _sweep(Path(above), _ANY)
+
+
+def _sweep(folder: Path, ours: re.Pattern[str]) -> None:
     with contextlib.suppress(OSError):
-        names = [name for name in os.listdir(path.parent) if ours.fullmatch(name)]
+        names = [name for name in os.listdir(folder) if ours.fullmatch(name)]
         for name in names:
             with contextlib.suppress(OSError):
-                _remove_if_left(path.parent / name)
+                _remove_if_left(folder / name)
 
 
 def _remove_if_left(part: Path) -> None:
@@ -93,10 +101,7 @@ def _remove_if_left(part: Path) -> None:
         locked = _locked(handle)
         old = time.time() - os.fstat(handle).st_mtime > _OLD_SECONDS
         if locked or (locked is None and old):
-            if part.is_dir():
-                shutil.rmtree(part, ignore_errors=True)
-            else:
-                part.unlink()
+            _remove(part)
     finally:
         os.close(handle)
 

@@ -27,14 +27,24 @@ from vwkit.flow import Flow
 from vwkit.hashing import content_key, file_sha256
 from vwkit.items import write_items
 from vwkit.jobs import Job, Progress, use_job
-from vwkit.lock import locked
+from vwkit.leftovers import sweep_all
+from vwkit.lock import locked, reserved
 from vwkit.observing.accounts import check_same, close_accounts
 from vwkit.observing.names import stage_names
 from vwkit.observing.observer import observed, part
 from vwkit.planning.making import check_budget
-from vwkit.resuming import Pending, check_same_spec, remove_leftovers
+from vwkit.resuming import Pending, check_same_spec
 from vwkit.run import Run
-from vwkit.run_folder import FILES, FORMAT, INNER, MANIFEST, commit, finish_commit, write_synced
+from vwkit.run_folder import (
+    FILES,
+    FORMAT,
+    INNER,
+    MANIFEST,
+    commit,
+    finish_commit,
+    read_small,
+    write_synced,
+)
 from vwkit.source import Source, from_dict, load, override
 from vwkit.spec import Spec
 from vwkit.stages import MemoryMeter, Stages
@@ -128,6 +138,10 @@ class Pipeline:
         """
         folder = Path(out).absolute()
         check_folder(folder)
+        with reserved(folder / INNER / "lock", folder):
+            return self._run(folder, resume, progress, job)
+
+    def _run(self, folder: Path, resume: bool, progress: Progress | None, job: Job | None) -> Run:
         for output in self.spec.output:
             if folder.is_relative_to(output.path):
                 raise RunError(
@@ -173,7 +187,7 @@ class Pipeline:
         state = inner / "state.json"
         if resume and state.is_file():
             try:
-                before = json.loads(state.read_text())
+                before = json.loads(read_small(state))
                 begun = before["spec"]
                 if before.get("key", content_key(begun)) != content_key(begun):
                     begun = None  # damaged: it would be taken for another spec
@@ -183,7 +197,7 @@ class Pipeline:
                 # Inputs may lie elsewhere by now: what is in them decides which stages are new.
                 check_same_spec(folder, begun, resolved, paths=None)
                 self._begin(state, resolved)
-                remove_leftovers(inner / "next")
+                sweep_all(inner / "next")
                 return None
         elif resume and (folder / MANIFEST).is_file():
             run = Run.open(folder)
@@ -340,7 +354,11 @@ def check_folder(folder: Path) -> None:
     ------
     RunError
     """
-    if folder.exists() and not folder.is_dir():
+    try:
+        there = folder.exists()
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be used: {error.strerror}") from None
+    if there and not folder.is_dir():
         raise RunError(f"{folder}: a file is in the way of the run folder")
     if folder.is_dir() and any(folder.iterdir()):
         ours = (folder / INNER).is_dir() or (folder / MANIFEST).is_file()

@@ -12,7 +12,7 @@ from vwkit.codes import Codes, arrays_identity, kind_of, made_by
 from vwkit.data import as_data, dim_of, prepare
 from vwkit.errors import ArtifactError, BackendError, DataError, ParameterError, ShapeError
 from vwkit.kernels import nearest_rows
-from vwkit.restoring import check_array
+from vwkit.restoring import about, check_array
 from vwkit.stream import Stream
 from vwkit.types import Array
 
@@ -208,20 +208,19 @@ class Quantizer(Backend):
         if "codebook" not in vars(self):
             raise ArtifactError("it lost its codebook; damaged, make it again")
         book, dim = self.codebook, self._dim
-        check_array("codebook", book, (None, None, None), "float32", finite=True)
+        product = self.structure == "product"
+        m, ks = (one if isinstance(one := vars(self).get(n), int) else None for n in ("m", "ks"))
+        parts = m if product else 1
+        width = dim // parts if dim is not None and parts and not dim % parts else None
+        extents = "(m, ks, d/m)" if product else "(m, ks, d)"
+        check_array("codebook", book, (m, ks, width), "float32", finite=True, extents=extents)
         m, ks, width = book.shape
-        if not (m and 0 < ks <= 1 << 16) or dim != (
-            m * width if self.structure == "product" else width
-        ):
-            raise ArtifactError(
-                f"its codebook of shape {book.shape} does not fit {dim} dimensions; damaged, make it "
-                "again"
+        if not (m and 0 < ks <= 1 << 16) or dim != (m * width if product else width):
+            raise about(
+                "codebook",
+                f"its codebook of shape {book.shape}, {extents}, does not fit {dim} dimensions; "
+                "damaged, make it again",
             )
-        for name, wanted in (("m", m), ("ks", ks)):
-            if isinstance(vars(self).get(name), int) and vars(self)[name] != wanted:
-                raise ArtifactError(
-                    f"its codebook of shape {book.shape} has another {name}; damaged"
-                )
 
     def _code_columns(self) -> int:
         return int(self.codebook.shape[0])

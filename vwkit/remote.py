@@ -8,19 +8,15 @@ Without one it stays where it is: its rows are read in parts, and what its store
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import http.client
 import os
-import shutil
-import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vwkit.cache import Cache, cache_folder
-from vwkit.errors import DataError, ParameterError, VwkitError
+from vwkit.errors import DataError
+from vwkit.fetching import another_file, fetch_checked, web_content
 from vwkit.formats.http_ranges import NoPartsError
 from vwkit.formats.remote import (
     MissingLibraryError,
@@ -28,11 +24,8 @@ from vwkit.formats.remote import (
     open_url,
 )
 from vwkit.formats.urls import local_of_url, name_of_url, shown_url
-from vwkit.jobs import job
 
 __all__ = ["UrlFile", "fetched_to", "file_of", "place_key", "said_key"]
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -95,13 +88,13 @@ def file_of(named: Path | UrlFile, *, fetch: bool = True) -> Place:
                     os.utime(kept.parent)
                 return kept
             if local is not None:
-                raise _another(named, found)
+                raise another_file(str(named), found, named.sha256)
     finally:
         cache.close()
     if local is None and not fetch:
         return open_url(named.url)
     if local is None:
-        _fetch(named, kept)
+        fetch_checked(str(named), wanted, kept, lambda: _content(named))
     return kept
 
 
@@ -131,50 +124,6 @@ def said_key(named: Path | UrlFile) -> str | None:
 # Fetching ----------------------------------------------------------------------------------------
 
 
-def _fetch(file: UrlFile, kept: Path) -> None:
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(".part", dir=kept.parent)
-    except OSError as error:
-        raise DataError(f"{kept.parent}: cannot be written: {error.strerror}") from None
-    part = Path(name)
-    digest = hashlib.sha256()
-    try:
-        with os.fdopen(handle, "wb") as out, _content(file) as (total, read):
-            free = shutil.disk_usage(kept.parent).free
-            if total > free:
-                raise DataError(
-                    f"{file}: has {total:,} bytes, and {kept.parent} has room for {free:,}; set "
-                    "VWKIT_CACHE to a folder with more"
-                )
-            done = 0
-            while block := read(_BLOCK):
-                digest.update(block)
-                out.write(block)
-                done += len(block)
-                job().progress(done, total, "bytes")
-        if done != total:
-            raise DataError(f"{file}: ended after {done:,} of {total:,} bytes; try again")
-        if digest.hexdigest() != str(file.sha256).lower():
-            raise _another(file, digest.hexdigest())
-        part.replace(kept)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        if isinstance(error, VwkitError):
-            raise
-        reason = getattr(error, "reason", None) or error
-        raise DataError(f"{file}: cannot be fetched: {reason}") from None
-    finally:
-        part.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            kept.parent.rmdir()  # only if nothing is in it
-
-
-def _another(file: UrlFile, found: str) -> ParameterError:
-    return ParameterError.of(
-        "sha256", f"{file} has {found}, not {file.sha256}; it is another file and is not used"
-    )
-
-
 @contextlib.contextmanager
 def _content(file: UrlFile) -> Iterator[tuple[int, Callable[[int], Any]]]:
     """Open a URL from its beginning; give its size and what reads the next bytes."""
@@ -189,10 +138,9 @@ def _content(file: UrlFile) -> Iterator[tuple[int, Callable[[int], Any]]]:
         with place.open(buffering=0) as reader:
             yield place.size, reader.read
         return
-    with urllib.request.urlopen(file.url, timeout=60) as answer:
-        length = answer.headers.get("Content-Length") or ""
-        if not length.isdigit():
+    with web_content(file.url) as (total, read):
+        if total is None:
             raise DataError(
                 f"{file}: its server does not say how large it is; download it yourself"
             )
-        yield int(length), answer.read
+        yield total, read

@@ -14,7 +14,7 @@ import numpy as np
 from vwkit.errors import ArtifactError
 from vwkit.types import Array
 
-__all__ = ["check_array", "check_names", "whole"]
+__all__ = ["about", "check_array", "check_names", "whole"]
 
 _MOST = 1 << 48
 
@@ -28,6 +28,7 @@ def check_array(
     low: float | None = None,
     high: float | None = None,
     finite: bool = False,
+    extents: str = "",
 ) -> None:
     """Refuse an array that is not what it should be.
 
@@ -44,6 +45,8 @@ def check_array(
         Bounds of every entry.
     finite : bool
         Whether NaN and infinity are refused.
+    extents : str
+        What the extents are, for the message: ``"(m, ks, d/m)"``.
 
     Raises
     ------
@@ -52,7 +55,7 @@ def check_array(
     """
     told = name.lstrip("_")
     if not isinstance(array, np.ndarray):
-        raise ArtifactError(f"its {told} is missing or no array; damaged, make it again")
+        raise about(name, f"its {told} is missing or no array; damaged, make it again")
     exact = len(dtypes) > 2
     fits = array.dtype == np.dtype(dtypes) if exact else array.dtype.kind in dtypes
     same = array.ndim == len(shape) and all(
@@ -61,19 +64,29 @@ def check_array(
     if not fits or not same:
         wanted = ", ".join("any" if one is None else str(one) for one in shape)
         what = dtypes if exact else {"f": "floats", "iu": "whole numbers"}.get(dtypes, "numbers")
-        raise ArtifactError(
-            f"its {told} are {array.dtype} of shape {array.shape}, where {what} of shape ({wanted}) "
-            "are needed; damaged, make it again"
+        shape_told = f"{extents} = ({wanted})" if extents else f"({wanted})"
+        raise about(
+            name,
+            f"its {told} are {array.dtype} of shape {array.shape}, where {what} of shape {shape_told} "
+            "are needed; damaged, make it again",
         )
     if not array.size:
         return
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ArtifactError(f"its {told} hold NaN or infinity; damaged, make it again")
+        raise about(name, f"its {told} hold NaN or infinity; damaged, make it again")
     if (low is not None and array.min() < low) or (high is not None and array.max() > high):
-        raise ArtifactError(
+        raise about(
+            name,
             f"its {told} go from {array.min()} to {array.max()}, where {low} to {high} is allowed; "
-            "damaged, make it again"
+            "damaged, make it again",
         )
+
+
+def about(array: str, text: str) -> ArtifactError:
+    """Return an error about one of the saved arrays."""
+    error = ArtifactError(text)
+    error.array = array
+    return error
 
 
 def check_names(cls: type[Any], names: Mapping[str, Array], taken: Any) -> None:

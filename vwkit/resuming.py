@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from vwkit.errors import RunError
 from vwkit.hashing import content_key
-from vwkit.run_folder import INNER, write_synced
+from vwkit.run_folder import INNER, read_small, write_synced
 
-__all__ = ["Pending", "check_same_spec", "remove_leftovers"]
+__all__ = ["Pending", "check_same_spec"]
 
 # They decide how a run goes and not what comes of it: a killed run may go on with more memory.
 _BUDGETS = ("run.threads", "run.memory", "run.executor")
@@ -73,13 +72,6 @@ def _same_place(before: Any, now: Any, paths: tuple[str, str] | None) -> bool:
     return paths is None or os.path.relpath(before, paths[0]) == os.path.relpath(now, paths[1])
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process was writing in a folder; only while nobody else writes there."""
-    for part in folder.glob(".*.part"):
-        if part.is_dir() and not part.is_symlink():
-            shutil.rmtree(part, ignore_errors=True)
-
-
 class Pending:
     """The outputs of a finished run that are still to be written, whatever lies in their places.
 
@@ -95,7 +87,7 @@ class Pending:
         self._path = folder / INNER / "outputs.json"
         self._left = set[int]()
         try:
-            said = json.loads(self._path.read_bytes())
+            said = json.loads(read_small(self._path))
             if said["key"] != content_key(said["left"]):
                 raise ValueError
             self._left = set(said["left"])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from vwkit.errors import DataError
 
-__all__ = ["Behind", "Computed", "MappedFile", "mapped_file"]
+__all__ = ["Behind", "Computed", "MappedFile", "mapped_file", "rows_of"]
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +50,11 @@ class MappedFile:
         rows: Array = np.asarray(self._map[start:stop])
         return rows
 
+    def take(self, rows: Array) -> Array:
+        """Return some rows, in ascending order."""
+        found: Array = self.read(0, self.shape[0])[rows]
+        return found
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_map": None}
 
@@ -77,6 +82,30 @@ class Behind:
         """Return the rows [start, stop), counted from the first."""
         found: Array = self.rows.read(self.first + start, self.first + stop)
         return found
+
+
+def rows_of(reader: Any, rows: Array, step: int, count: int) -> Array:
+    """Return some rows of a reader: directly where it can take them, else out of whole chunks.
+
+    Parameters
+    ----------
+    reader : RowReader
+    rows : (t,) ascending whole numbers, at least one
+    step, count : int
+        Rows of a chunk, and of all: chunks begin where they begin in a pass over all rows.
+    """
+    take = getattr(reader, "take", None)
+    if take is not None:
+        direct: Array = take(rows)
+        return direct
+    parts, done = [], 0
+    while done < len(rows):
+        start = int(rows[done]) // step * step
+        upto = int(np.searchsorted(rows, start + step))
+        parts.append(reader.read(start, min(count, start + step))[rows[done:upto] - start])
+        done = upto
+    found: Array = np.concatenate(parts)
+    return found
 
 
 def mapped_file(array: Any) -> MappedFile | None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
 from vwkit.errors import ArtifactError
+from vwkit.leftovers import sweep
 
 __all__ = [
     "FILES",
@@ -21,6 +24,7 @@ __all__ = [
     "commit",
     "finish_commit",
     "read_manifest",
+    "read_small",
     "sync",
     "write_synced",
 ]
@@ -29,6 +33,7 @@ FORMAT = 1
 INNER = ".run"
 JOURNAL = "commit.json"
 MANIFEST = "manifest.json"
+_LARGEST = 64 << 20
 FILES = ("items.jsonl", "report.html", "spec.yaml", MANIFEST)
 
 
@@ -40,7 +45,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     ArtifactError
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_small(path, links=True))
         if manifest["kind"] != "run" or not isinstance(manifest["stages"], dict):
             raise ValueError
         if int(manifest["format"]) > FORMAT:
@@ -53,6 +58,24 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path}: not the manifest of a run, or damaged") from None
     checked: dict[str, Any] = manifest
     return checked
+
+
+def read_small(path: Path, *, links: bool = False) -> bytes:
+    """Return the content of a plain file of modest size, whoever made its folder.
+
+    A pipe would be waited for, a device has no end, and a link may lead to either.
+
+    Raises
+    ------
+    OSError
+        It is something else, or cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
+            raise OSError(errno.EINVAL, "not a plain file of modest size", str(path))
+        return file.read(_LARGEST)
 
 
 def _plain_name(name: str) -> bool:
@@ -78,8 +101,12 @@ def commit(folder: Path, names: list[str]) -> None:
 def write_synced(path: Path, text: str) -> None:
     """Write a small file that is the old one or the new one, even if the machine stops."""
     part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    sync(part)
+    try:
+        part.write_text(text, encoding="utf-8")
+        sync(part)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # which a full disk does not say
+        raise
     part.replace(path)
     sync(path.parent)
 
@@ -105,11 +132,12 @@ def finish_commit(folder: Path) -> None:
     """Roll a journalled commit forward, from wherever it stopped; only while holding the run's lock."""
     inner = folder / INNER
     _remove_foreign(inner)
+    sweep(folder / "report.html")  # which is written once the lock is free
     journal = inner / JOURNAL
     if not journal.is_file():
         return
     try:
-        written = json.loads(journal.read_text())
+        written = json.loads(read_small(journal))
         new, old = ([str(name) for name in written[key]] for key in ("new", "old"))
         if not all(map(_plain_name, new + old)):
             raise ValueError

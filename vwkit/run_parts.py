@@ -389,8 +389,8 @@ def _settled(folder: Path) -> None:
         try:
             with locked(folder / INNER / "lock", folder):
                 finish_commit(folder)
-        except RunError:
-            if time.monotonic() > end:
+        except RunError as error:
+            if error.__cause__ is not None or time.monotonic() > end:
                 raise
             time.sleep(0.01)
 

@@ -20,8 +20,9 @@ from vwkit.hashing import content_key
 from vwkit.jobs import Job, use_job
 from vwkit.observing.accounts import Account, account_of, check_same, rows_given
 from vwkit.observing.memory import anonymous_memory
+from vwkit.observing.processors import processor_seconds
 from vwkit.plugins import registry
-from vwkit.run_folder import write_synced
+from vwkit.run_folder import read_small, write_synced
 
 __all__ = [
     "MemoryMeter",
@@ -120,7 +121,7 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-_TAKEN = ("seconds", "peak_memory", "checkpoints")
+_TAKEN = ("seconds", "cpu_seconds", "peak_memory", "checkpoints")
 _FOUND = {"cache": "found in the cache", "folder": "found in the run's folder"}
 
 
@@ -173,7 +174,8 @@ class Stages:
     cache : Cache
     job : Job
     records : list of dict
-        Name, key, seconds, peak memory, bytes, checkpoints, and where each stage came from.
+        Name, key, seconds by the clock and of the processors, peak memory, bytes, checkpoints, and
+        where each stage came from.
     accounts : dict of str to Account
         By stage, what was given to it and what it holds.
     """
@@ -189,7 +191,7 @@ class Stages:
 
     def __post_init__(self) -> None:
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            earlier = json.loads(self._ledger.read_text())
+            earlier = json.loads(read_small(self._ledger))
             if isinstance(earlier, dict):
                 self._earlier = {k: one for k, one in earlier.items() if isinstance(one, dict)}
 
@@ -227,7 +229,7 @@ class Stages:
         """
         key = content_key({"stage": name, "inputs": inputs})
         target = self.folder / name
-        start = time.monotonic()
+        start, spent = time.monotonic(), processor_seconds()
         self.meter.restart()
         told = self.job.within(name)
         told.note("stage started")
@@ -259,6 +261,7 @@ class Stages:
             "key": key,
             "from": origin,
             "seconds": round(time.monotonic() - start, 3),
+            "cpu_seconds": round(processor_seconds() - spent, 3),
             "peak_memory": self.meter.restart(),
             "bytes": size_of(target),
             "checkpoints": self.job.observer.checkpoints if self.job.observer else 0,

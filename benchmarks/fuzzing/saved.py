@@ -152,20 +152,14 @@ def _scipy(array: Any) -> Any:
 def artifact(name: str, make: Callable[[], Any], needs: tuple[str, ...] = ()) -> None:
     """Register an artifact as a target."""
 
-    def open_files() -> list[str]:
-        # FLANN follows whatever its trees say, and nothing but itself can read them: docs/security.md
-        # says that they are for trusted folders.
-        return [file for file in files_of(name, make) if not file.endswith(".flann")]
-
     def seeds(folder: Path) -> list[bytes]:
-        files = files_of(name, make)
-        return [bytes([at]) + files[file] for at, file in enumerate(open_files())]
+        return [bytes([at]) + content for at, content in enumerate(files_of(name, make).values())]
 
     def run(data: bytes, folder: Path) -> None:
         import vwkit
 
         files = files_of(name, make)
-        names = open_files()
+        names = list(files)
         which = names[(data[0] if data else 0) % len(names)]
         place = folder / "saved"
         sealed({**files, which: data[1:]}, place, which)
@@ -242,10 +236,22 @@ _BACKENDS: tuple[tuple[str, Callable[[], Any], tuple[str, ...]], ...] = (
     ("hnsw", _made("index", "hnsw", M=4, threads=1), ("hnswlib",)),
     ("annoy", _made("index", "annoy", n_trees=5), ("annoy",)),
     ("flann", _made("index", "flann"), ("pyflann_ibeis",)),
-    ("flann-kmeans", _made("index", "flann", algorithm="kmeans"), ("pyflann_ibeis",)),
+    ("flann-kmeans", _made("index", "flann", algorithm="kmeans", branching=4), ("pyflann_ibeis",)),
+    (
+        "flann-composite",
+        _made("index", "flann", algorithm="composite", trees=2),
+        ("pyflann_ibeis",),
+    ),
+    ("flann-autotuned", _made("index", "flann", algorithm="autotuned"), ("pyflann_ibeis",)),
     ("flann-linear", _made("index", "flann", algorithm="linear"), ("pyflann_ibeis",)),
     ("usearch", _made("index", "usearch"), ("usearch",)),
     ("usearch-i8", _made("index", "usearch", dtype="i8"), ("usearch",)),
+    ("sharded", _made("index", "sharded", index={"use": "exact"}, rows_per_shard=16), ()),
+    (
+        "sharded-hnsw",
+        _made("index", "sharded", index={"use": "hnsw", "M": 4}, rows_per_shard=30),
+        ("hnswlib",),
+    ),
     ("lloyd", _made("clusterer", "lloyd", k=5, iterations=3), ()),
     ("graph-kmeans", _made("clusterer", "graph-kmeans", k=8, iterations=3), ("numba",)),
     ("graph-pqkmeans", _made("clusterer", "graph-pqkmeans", k=6, iterations=3), ("numba",)),

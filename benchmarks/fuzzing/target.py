@@ -13,7 +13,18 @@ from typing import Any
 __all__ = ["Case", "Target", "Wrong", "judge", "named", "target", "targets"]
 
 #: The modules that hold targets, and the libraries that they need besides vwkit.
-MODULES = ("files", "texts", "saved", "folders", "pictures", "web")
+MODULES = (
+    "files",
+    "texts",
+    "parsing",
+    "saved",
+    "trees",
+    "folders",
+    "runs",
+    "pictures",
+    "web",
+    "servers",
+)
 
 #: A case that takes longer hangs: the inputs are small.
 SECONDS = 5.0

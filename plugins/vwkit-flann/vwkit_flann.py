@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import math
-import struct
-import threading
-import weakref
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import annotated_types
 import numpy as np
 from numpy.typing import NDArray
+from vwkit_flann_library import Part
+from vwkit_flann_trees import load_tree, read_array, save_tree
 
 import vwkit
-from vwkit.errors import ArtifactError, BackendError, DataError, ParameterError, PluginError
+from vwkit.errors import ArtifactError, DataError, ParameterError
 from vwkit.estimates import Estimate
 from vwkit.jobs import job
 from vwkit.kernels import search_rows
@@ -31,16 +28,11 @@ _BLOCK = 4096
 _CHECKS = 1024
 # To FLANN, -1 is "all" too, but with several trees it prints that this makes no sense.
 _ALL = 2**31 - 1
-_TUNED = -2
+_BY_LIBRARY = -2  # as many as the library itself found best when it built
 _VECTORS_FILE = "vectors.npy"
-_EUCLIDEAN = 1
-# How a file begins: signature, version, type of the numbers, algorithm, rows, columns.
-_HEADER = struct.Struct("=24s 16s i i Q Q")
-_SIGNATURE = b"FLANN_IBEIS_INDEX_v2.0"
-_FLOAT32 = 8
-_NUMBERS = {"linear": 0, "kdtree": 1, "kmeans": 2, "autotuned": 255}
-# Type of distance, random numbers and messages are global to the library.
-_building = threading.Lock()
+_TUNED_FILE = "tuned.npy"  # which of these autotuned chose, and its checks
+_CHOICES = ("linear", "kdtree", "kmeans")
+_LOOKED_AT = 1 << 22  # numbers of the vectors
 
 _Branching = Annotated[int, annotated_types.Ge(2), annotated_types.Le(1_000_000)]
 _Trees = Annotated[int, annotated_types.Ge(1), annotated_types.Le(1024)]
@@ -70,6 +62,8 @@ class Flann(vwkit.Index):
     metrics = frozenset({"l2", "cosine"})
     # The library's settings are global; one search uses all threads.
     thread_safe = False
+    # FLANN's own file, which revision 1 saved, is not read.
+    revision = 2
     late = frozenset({"checks"})
 
     algorithm: Literal["kdtree", "kmeans", "composite", "autotuned", "linear"] = vwkit.Field(
@@ -123,8 +117,9 @@ class Flann(vwkit.Index):
                 "index, such as faiss"
             )
         self._take(_fitting_rows(vectors) if self.metric == "cosine" else vectors)
+        self._tuned = _BY_LIBRARY
         self._parts = [
-            _Part.built(self._vectors, {"algorithm": name, **self._build_params()})
+            Part.built(self._vectors, {"algorithm": name, **self._build_params()})
             for name in self._algorithms()
         ]
 
@@ -173,7 +168,7 @@ class Flann(vwkit.Index):
     def _found(self, asked: Array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         checks = _ALL if self.checks < 0 else self.checks
         if self.algorithm == "autotuned" and self.checks == _CHECKS:
-            checks = _TUNED
+            checks = self._tuned
         options = {"checks": checks, "cores": min(self.threads or job().threads, 1024)}
         answers = [part.search(asked, k, options) for part in self._parts]
         rows, distances = answers[0] if len(answers) == 1 else _merged(answers, k)
@@ -186,32 +181,43 @@ class Flann(vwkit.Index):
 
     def _save(self, folder: Path) -> None:
         np.save(folder / _VECTORS_FILE, self._vectors, allow_pickle=False)
-        for name, part in zip(self._algorithms(), self._parts, strict=True):
-            if name != "linear":  # there is nothing in it but the vectors
-                part.save(folder / f"{name}.flann")
+        for part in self._parts:
+            tree, checks = part.trees(folder)
+            if tree is not None:
+                save_tree(folder, tree)
+            if self.algorithm == "autotuned":
+                chosen = "linear" if tree is None else tree.name
+                tuned = self._tuned if checks is None else checks
+                np.save(folder / _TUNED_FILE, np.array([_CHOICES.index(chosen), tuned]))
 
     def _load(self, folder: Path) -> None:
-        path = folder / _VECTORS_FILE
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         dim = (self._dim or 0) + (self.metric == "cosine")
-        if (
-            vectors.shape != (len(self), dim)
-            or vectors.dtype != np.float32
-            or not vectors.flags.c_contiguous
-        ):
-            raise ArtifactError(
-                f"{path}: holds {vectors.dtype} of shape {vectors.shape} where float32 of shape "
-                f"{(len(self), dim)} is needed; damaged, make it again"
-            )
+        vectors = read_array(folder / _VECTORS_FILE, (len(self), dim), "f4")
+        _check_numbers(folder / _VECTORS_FILE, vectors)
         self._take(vectors)
-        self._parts = []
-        for name in self._algorithms():
-            if name == "linear":
-                self._parts.append(_Part.built(self._vectors, {"algorithm": name}))
-                continue
-            file = folder / f"{name}.flann"
-            _check_header(file, name, len(vectors), dim)
-            self._parts.append(_Part.loaded(file, vectors))
+        names = self._algorithms()
+        if self.algorithm == "autotuned":
+            path = folder / _TUNED_FILE
+            chosen, checks = read_array(path, (2,), "i8").tolist()
+            if not 0 <= chosen < len(_CHOICES) or not -1 <= checks <= _ALL:
+                raise ArtifactError(f"{path}: holds {chosen}, {checks}; damaged, make it again")
+            names, self._tuned = (_CHOICES[chosen],), _ALL if checks < 0 else checks
+        self._parts = [
+            Part.built(vectors, {"algorithm": name})
+            if name == "linear"  # there is nothing in it but the vectors
+            else Part.loaded(load_tree(folder, name, len(self), dim), vectors)
+            for name in names
+        ]
+
+
+def _check_numbers(path: Path, vectors: Array) -> None:
+    """Refuse NaN: the library sorts by distances, and runs away where they have no order."""
+    for start, stop in row_spans(len(vectors), max(1, _LOOKED_AT // vectors.shape[1])):
+        block = vectors[start:stop]
+        with np.errstate(over="ignore", invalid="ignore"):
+            fine = np.isfinite(block.sum()) or np.isfinite(block).all()
+        if not fine:
+            raise ArtifactError(f"{path}: holds NaN or infinity; damaged, make it again")
 
 
 # Unit vectors, with one more dimension for zero vectors: 1 there puts them at the squared distance 2
@@ -245,121 +251,6 @@ def _merged(
     distances[again] = np.inf
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(rows, order, axis=1), np.take_along_axis(distances, order, axis=1)
-
-
-# Around the library ----------------------------------------------------------------------------
-
-
-class _Part:
-    """One index of the library, freed with the last reference to it.
-
-    Not pyflann's own class: that one does not look at what the functions return, and hands out
-    memory that was never written to where a search failed or found too little.
-    """
-
-    def __init__(self, handle: int, vectors: Array) -> None:
-        self._handle = handle
-        self._vectors = vectors  # the library points into them
-        library = _flann()
-        free = library.flann.free_index[np.float32]
-        params = library.FLANNParameters()
-        closing = weakref.finalize(self, free, handle, ctypes.byref(params))
-        closing.atexit = False
-
-    @classmethod
-    def built(cls, vectors: Array, options: dict[str, Any]) -> _Part:
-        library, params = _flann(), _params(options)
-        speedup = ctypes.c_float(0)
-        with _building:
-            library.flannlib.flann_set_distance_type(_EUCLIDEAN, 0)
-            handle = library.flann.build_index[np.float32](
-                vectors, *vectors.shape, ctypes.byref(speedup), ctypes.byref(params)
-            )
-        if not handle:
-            raise BackendError(
-                f"flann could not build {options['algorithm']} of {len(vectors):,} vectors"
-            )
-        return cls(handle, vectors)
-
-    @classmethod
-    def loaded(cls, path: Path, vectors: Array) -> _Part:
-        library = _flann()
-        with _building:
-            library.flannlib.flann_log_verbosity(0)
-            library.flannlib.flann_set_distance_type(_EUCLIDEAN, 0)
-            handle = library.flann.load_index[np.float32](_name(path), vectors, *vectors.shape)
-        if not handle:
-            raise ArtifactError(f"{path}: flann cannot read it; damaged, make it again")
-        return cls(handle, vectors)
-
-    def save(self, path: Path) -> None:
-        with _building:
-            _flann().flann.save_index[np.float32](self._handle, _name(path))
-
-    def search(
-        self, queries: Array, k: int, options: dict[str, Any]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return rows and squared distances; what was not found has the distance infinity."""
-        library, params = _flann(), _params(options)
-        rows = np.zeros((len(queries), k), np.int32)
-        distances = np.full((len(queries), k), np.inf, np.float32)
-        library.flannlib.flann_set_distance_type(_EUCLIDEAN, 0)
-        failed = library.flann.find_nearest_neighbors_index[np.float32](
-            self._handle, queries, len(queries), rows, distances, k, ctypes.byref(params)
-        )
-        if failed:
-            raise BackendError(f"flann could not search for {k} neighbours")
-        found = rows.astype(np.int64)
-        # Behind the last one found it leaves numbers from anywhere.
-        found[np.isinf(distances)] = -1
-        return found, distances
-
-
-def _flann() -> Any:
-    try:
-        return importlib.import_module("pyflann_ibeis.flann_ctypes")
-    except (ImportError, OSError) as error:
-        raise PluginError(
-            f"index flann: needs the library pyflann_ibeis ({error}): pip install pyflann-ibeis"
-        ) from None
-
-
-def _params(options: dict[str, Any]) -> Any:
-    params = _flann().FLANNParameters()
-    params.update({"log_level": "none", **options})
-    return params
-
-
-def _name(path: Path) -> bytes:
-    return bytes(path)
-
-
-def _check_header(path: Path, algorithm: str, rows: int, dim: int) -> None:
-    """Refuse a file of other data: the library takes its word for what it points to.
-
-    Raises
-    ------
-    ArtifactError
-    """
-    head = b""
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(_HEADER.size)
-    fine = False
-    if len(head) == _HEADER.size:
-        signature, _, kind, number, held, columns = _HEADER.unpack(head)
-        fine = (
-            signature.rstrip(b"\0") == _SIGNATURE
-            and kind == _FLOAT32
-            and number == _NUMBERS[algorithm]
-            # For autotuned, the header of what it chose follows within.
-            and ((held, columns) == (rows, dim) or algorithm == "autotuned")
-        )
-    if not fine:
-        raise ArtifactError(
-            f"{path}: not a {algorithm} of flann for {rows} vectors of {dim} dimensions; "
-            "damaged, make it again"
-        )
 
 
 @vwkit.hookimpl

@@ -160,8 +160,10 @@ class PQKMeans(vwkit.Clusterer):
         self.centers, self.labels, self.objective = fit.centers, fit.labels, fit.objective
 
     def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        start = fitting.start_work(rows, dim, self.k) if self.init == "k-means++" else 0.0
         return Estimate(
-            each_pass=rows * self._row_work(dim),
+            work=start,
+            each_pass=rows * self._row_work(dim) + fitting.medoid_work(dim, self.k, self._ks()),
             passes=self.iterations + 1,
             memory=self._memory_need(rows, dim) - fitting.spare(rows, dim),
             # It refuses to begin with less.
@@ -171,14 +173,14 @@ class PQKMeans(vwkit.Clusterer):
         )
 
     def _row_work(self, dim: int) -> float:
-        return self.k + 100.0
+        return fitting.row_work(dim, self.k)
+
+    def _ks(self) -> int:
+        return 256 if self._quantizer is None else int(self._quantizer.codebook.shape[1])
 
     def _memory_need(self, rows: int, dim: int) -> int:
         """Return the bytes that a fit of (rows, dim) codes needs at most, besides the codes."""
-        quantizer = self._quantizer
-        return memory_need(
-            rows, dim, self.k, 256 if quantizer is None else quantizer.codebook.shape[1]
-        )
+        return memory_need(rows, dim, self.k, self._ks())
 
     def _check_memory(self, rows: int, m: int) -> None:
         need, budget, free = self._memory_need(rows, m), job().memory, _free_memory()

@@ -21,6 +21,7 @@ from vwkit_pqkmeans_library import (
 )
 
 from vwkit import kernels
+from vwkit.builtin.seeding import draws
 from vwkit.clusterer import warn_few_distinct
 from vwkit.data import given_array
 from vwkit.errors import ShapeError
@@ -29,7 +30,16 @@ from vwkit.jobs import Job
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
-__all__ = ["Fit", "Settings", "given_centers", "memory_need", "spare"]
+__all__ = [
+    "Fit",
+    "Settings",
+    "given_centers",
+    "medoid_work",
+    "memory_need",
+    "row_work",
+    "spare",
+    "start_work",
+]
 
 _MAPPED_LABELS = 1 << 30
 _REPAIR_ROUNDS = 1000
@@ -75,6 +85,25 @@ def memory_need(rows: int, m: int, k: int, ks: int = 256, *, memory: int) -> int
 def spare(rows: int, m: int) -> int:
     """Return what `memory_need` counts for calls with more rows than there are, and to be safe."""
     return max(0, rows_at_a_time(m) - rows) * (4 * m + 180) + (16 << 20)
+
+
+# Work is in lookups of a distance between two codewords, about a nanosecond each.
+
+
+def row_work(m: int, k: int) -> float:
+    """Return the work of finding the nearest of k centers for one code of m numbers."""
+    return k * m + 500.0 + 50.0 * m
+
+
+def medoid_work(m: int, k: int, ks: int) -> float:
+    """Return the work of finding the best center of k clusters: a product of matrices."""
+    return 0.2 * k * m * ks * ks
+
+
+def start_work(rows: int, m: int, k: int) -> float:
+    """Return the work of k-means++ on a sample: each draw looks at all of it."""
+    sample = min(rows, max(_SAMPLE_PER_CENTER * k, _SAMPLE_AT_LEAST))
+    return sample * (k * m + draws(k) * (row_work(m, 0) + 500.0))
 
 
 def _clusters_at_a_time(m: int, ks: int, memory: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -232,6 +234,24 @@ class Capped(Plain):
         return super()._search(queries, min(k, 8), **options)
 
 
+@vwkit.backend("narrowed")
+class Narrowed(Plain):
+    """Looks at the first vectors only, as far as a search is told to."""
+
+    exact = False
+    late = frozenset({"share"})
+    share: vwkit.Fraction = 1.0
+
+    def _looked_at(self):
+        return self.share
+
+    def _search(self, queries, k, *, allowed=None):
+        seen = np.arange(len(self._vectors)) < self._looked_at() * len(self._vectors)
+        seen = seen if allowed is None else seen & allowed
+        rows, found = super()._search(queries, k, allowed=seen)
+        return np.where(np.isinf(found), -1, rows), found
+
+
 @vwkit.backend("odd-arrays")
 class OddArrays(Plain):
     """Returns float64 distances and uint32 rows, neither of them contiguous."""
@@ -281,6 +301,38 @@ class Mapped(Plain):
     def _load(self, folder):
         self._vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         self._alive = np.load(folder / "alive.npy")
+
+
+@vwkit.backend("on-disk")
+class OnDisk(Plain):
+    """Holds its vectors in a file: a temporary one without a name, or the one that was loaded."""
+
+    metrics = frozenset({"l2"})
+    _mode = "r"
+
+    def _build(self, vectors):
+        handle, name = tempfile.mkstemp(suffix=".npy")
+        with os.fdopen(handle, "wb") as file:
+            np.save(file, vectors)
+        self._vectors = np.load(name, mmap_mode="r")
+        self._unlink(name)
+        self._alive = np.ones(len(vectors), bool)
+
+    def _unlink(self, name):
+        os.unlink(name)
+
+    def _remove(self, rows):
+        if not self._alive.flags.writeable:
+            self._alive = np.array(self._alive)
+        super()._remove(rows)
+
+    def _save(self, folder):
+        np.save(folder / "vectors.npy", self._vectors)
+        np.save(folder / "alive.npy", self._alive)
+
+    def _load(self, folder):
+        self._vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+        self._alive = np.load(folder / "alive.npy", mmap_mode=self._mode)
 
 
 @vwkit.backend("rounded")

@@ -645,3 +645,89 @@ class CutsOnce(Chain):
     @property
     def labels(self):
         return self._labels
+
+
+# Many rows, many weights, several fits ------------------------------------------------------------
+
+
+@wrong("test_many_fitted_rows", "count too little")
+class LearnsFromTheFirst(KMeans):
+    """Learns centers from the first 2,000 rows."""
+
+    def _fit(self, data, weights):
+        some = data[:2000]
+        start = self._start(some, None if weights is None else weights[:2000])
+        centers, _, objective = reference.lloyd(some, start, self.iterations, None)
+        self._finish(data, weights, centers, objective)
+
+
+@wrong("test_many_fitted_rows", "count too little")
+class LearnsFromWholeBlocks(KMeans):
+    """Leaves out the rows behind the last whole block of 512."""
+
+    def _fit(self, data, weights):
+        weights = np.ones(len(data)) if weights is None else weights.copy()
+        whole = len(data) // 512 * 512
+        if whole:
+            weights[whole:] = 1e-6
+        super()._fit(data, weights)
+
+    def _finish(self, data, weights, centers, objective):
+        super()._finish(data, None, centers, objective)
+
+
+@wrong("test_weights", "weights times 9.5e-07 is .* do not heed the weights")
+class WholeWeights(KMeans):
+    """Counts rows in whole numbers."""
+
+    def _fit(self, data, weights):
+        self._weights = weights
+        whole = None if weights is None else np.maximum(np.ceil(weights), weights > 0)
+        super()._fit(data, weights if whole is None or weights.max() > 1 else whole)
+
+    def _finish(self, data, weights, centers, objective):
+        super()._finish(data, self.__dict__.pop("_weights"), centers, objective)
+
+
+@wrong("test_weights", "the weights were changed")
+class ScalesWeights(KMeans):
+    """Divides the caller's own weights by the largest."""
+
+    def _fit(self, data, weights):
+        super()._fit(data, weights)
+        if weights is not None:
+            weights /= weights.max()
+
+
+@wrong("test_second_fit_replaces_the_first", "fitted twice")
+class StartsWhereItWas(KMeans):
+    """Starts from the centers of the fit before, where they fit."""
+
+    def _start(self, data, weights):
+        start = super()._start(data, weights)
+        before = self.__dict__.get("centers")
+        return start if before is None or before.shape != start.shape else before
+
+
+@wrong("test_instances_are_independent", "already given, when another one was fitted")
+class OneBuffer(KMeans):
+    """Keeps labels in one array for all instances."""
+
+    _buffer = np.zeros(100_000, np.int32)
+
+    def _assigned(self, data):
+        found = self._buffer[: len(data)]
+        found[:] = super()._assigned(data)
+        return found
+
+    def _predict(self, data):
+        return reference.assign(data, self.centers)
+
+
+@wrong("test_wide_codes", "objective|in the nearest cluster|code")
+class NarrowCodes(CodeKMeans):
+    """Cuts codes of two bytes to one."""
+
+    def _fit(self, data, weights):
+        super()._fit(data.astype(np.uint8), weights)
+        self.centers = self.centers.astype(data.dtype)

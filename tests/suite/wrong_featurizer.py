@@ -350,3 +350,60 @@ class LetsErrorsOut(Pairs):
     def _read(self, path):
         with path.open("rb"):
             return super()._read(path)
+
+
+@wrong("test_one_result_for_each_image", "different images of the same size gave equal vectors")
+class KeptBySize(MeanColour):
+    """Keeps what it made of an image by the image's size."""
+
+    _of_size = {}
+
+    def _extract(self, images):
+        fresh = super()._extract(images)
+        return [
+            self._of_size.setdefault(one.size, new) for one, new in zip(images, fresh, strict=True)
+        ]
+
+
+@wrong("test_keypoints_belong_to_their_vectors", "rows are mixed up")
+class SortsKeypoints(BrightSpots):
+    """Sorts the keypoints from left to right, and leaves the vectors as they are."""
+
+    def _found(self, image):
+        found = super()._found(image)
+        order = np.lexsort(found.keypoints.T[::-1])
+        return Features(found.vectors, found.keypoints[order])
+
+
+@wrong("test_second_fit_replaces_the_first", "fitted twice")
+class LearnsOn(AboveAverage):
+    """Adds what it learns to what it has learned before."""
+
+    def _fit(self, images):
+        before = self.__dict__.get("_seen", [])
+        super()._fit([*before, *images])
+        self._seen = [*before, *images]
+
+    def _state(self):
+        self.__dict__.pop("_seen", None)
+        return super()._state()
+
+
+@wrong("test_all_images_are_learned_from", "of 6 images only the first was learned from")
+class LearnsFromOne(AboveAverage):
+    """Returns inside of its loop."""
+
+    def _fit(self, images):
+        super()._fit(images[:1])
+
+
+@wrong("test_results_do_not_depend_on_the_batch", "by itself")
+class PadsToTheLargest(MeanColour):
+    """Makes the images of a batch equally large, by black."""
+
+    def _extract(self, images):
+        shape = np.max([one.rgb.shape for one in images], axis=0)
+        padded = [np.zeros(shape, np.uint8) for _ in images]
+        for canvas, one in zip(padded, images, strict=True):
+            canvas[: one.rgb.shape[0], : one.rgb.shape[1]] = one.rgb
+        return [Features(self._mean(canvas)) for canvas in padded]

@@ -7,14 +7,16 @@ pipeline can keep the result of each.
 
 from __future__ import annotations
 
+import copy
 import tempfile
-from collections.abc import Iterator, Sequence
-from typing import IO, Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.base import Field, Nested
+from vwkit.builtin.image_work import over_images
 from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.clusterer import Clusterer
 from vwkit.errors import ArtifactError, DataError, ParameterError, VwkitError
@@ -26,10 +28,7 @@ from vwkit.sparse import Sparse
 from vwkit.stream import Stream
 from vwkit.types import Array, Features
 
-__all__ = ["Aggregated", "image_spans"]
-
-_DESCRIPTORS_AT_ONCE = 1 << 16
-_IMAGES_AT_ONCE = 64
+__all__ = ["Aggregated"]
 
 
 class Aggregated(Featurizer):
@@ -157,13 +156,30 @@ class Aggregated(Featurizer):
         self._need_fitted()
         if self.needs_vectors and vectors is None:
             raise DataError(f"{self.name} needs the descriptors, not only their words")
-        for first, last in image_spans(offsets):
-            rows = slice(int(offsets[first]), int(offsets[last]))
-            yield self._aggregate(
-                np.asarray(words[rows]),
-                np.asarray(offsets[first : last + 1]) - offsets[first],
-                np.asarray(vectors[rows]) if self.needs_vectors and vectors is not None else None,
-            )
+        given = vectors if self.needs_vectors else None
+        kernel, shared = self._kernel()
+        most = None
+        if given is not None:  # such rows are dense, and each thread makes some
+            most = max(1, job().memory // (32 * (job().threads + 1) * self.dim))
+        yield from over_images(kernel, shared, words, offsets, given, most)
+
+    def _kernel(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        """Return what makes the vectors of some images, as `over_images` takes it.
+
+        A class that needs little of itself for that says so here, and no vocabulary travels.
+        """
+        return _aggregated, {"featurizer": self._light() if job().distributed else self}
+
+    def _light(self) -> Self:
+        """Return a copy that travels without the labels of the rows that made the vocabulary."""
+        other = copy.copy(self)
+        model = copy.copy(self.vocabulary)
+        if isinstance(model, Vocabulary):
+            vars(model)["clusterer"] = model.clusterer._without_labels()
+        elif isinstance(model, Clusterer):
+            model = model._without_labels()
+        vars(other)["vocabulary"] = model  # it is the same one, though it was fitted
+        return other
 
     def vector_of(self, local: Features) -> Array | Sparse:
         """Return the (1, d) vector of an image from its local features.
@@ -219,22 +235,11 @@ class Aggregated(Featurizer):
         return {"_given": np.asarray(self._given)}
 
 
-def image_spans(offsets: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Cut 0…images into spans of few images with a bounded number of descriptors.
-
-    Parameters
-    ----------
-    offsets : (images + 1,) int64
-
-    Yields
-    ------
-    first, last : int
-        At least one image, and more only while their descriptors are not too many.
-    """
-    images, first = len(offsets) - 1, 0
-    while first < images:
-        limit = int(offsets[first]) + _DESCRIPTORS_AT_ONCE
-        last = int(np.searchsorted(offsets, limit, side="right")) - 1
-        last = max(first + 1, min(last, first + _IMAGES_AT_ONCE, images))
-        yield first, last
-        first = last
+def _aggregated(
+    words: Array,
+    offsets: NDArray[np.int64],
+    vectors: Array | None,
+    *,
+    featurizer: Aggregated,
+) -> Array | Sparse:
+    return featurizer._aggregate(words, offsets, vectors)

@@ -5,13 +5,15 @@ Sivic and Zisserman 2003, "Video Google: a text retrieval approach to object mat
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.base import Field, backend
-from vwkit.builtin.aggregated import Aggregated, image_spans
+from vwkit.builtin.aggregated import Aggregated
+from vwkit.builtin.image_work import over_images
 from vwkit.restoring import check_array
 from vwkit.sparse import Sparse
 from vwkit.types import Array
@@ -51,10 +53,8 @@ class BagOfWords(Aggregated):
     def _learn(self, words: Array, offsets: NDArray[np.int64]) -> None:
         images = len(offsets) - 1
         having = np.zeros(self.dim, np.int64)
-        for first, last in image_spans(offsets):
-            rows = slice(int(offsets[first]), int(offsets[last]))
-            _, indices, _ = _counts(words[rows], offsets[first : last + 1] - offsets[first])
-            having += np.bincount(indices, minlength=self.dim)
+        for seen, count in over_images(_having, {}, words, offsets):
+            having[seen] += count
         with np.errstate(divide="ignore"):
             weight = np.where(having > 0, np.log(images / np.maximum(having, 1)), 0.0)
         self._idf = weight.astype(np.float64)
@@ -62,26 +62,13 @@ class BagOfWords(Aggregated):
     def _aggregate(
         self, words: Array, offsets: NDArray[np.int64], vectors: Array | None = None
     ) -> Sparse:
-        indptr, indices, counts = _counts(words, offsets)
-        row = np.repeat(np.arange(len(offsets) - 1), np.diff(indptr))
-        if self.weighting == "binary":
-            values = np.ones(len(counts))
-        else:
-            values = counts / np.diff(offsets)[row]
-        if self.weighting == "tf-idf":
-            values = values * self._idf[indices]
-        lengths = np.sqrt(np.bincount(row, values**2, minlength=len(offsets) - 1))
-        values = (values / np.where(lengths > 0, lengths, 1)[row]).astype(np.float32)
-        # A word that every image has weighs nothing; it is not stored.
-        kept = values > 0
-        kept_per_row = np.bincount(row[kept], minlength=len(offsets) - 1)
-        pointers = np.concatenate([[0], np.cumsum(kept_per_row)])
-        return Sparse(
-            pointers,
-            indices[kept].astype(np.int32),
-            values[kept].astype(np.float32),
-            (len(offsets) - 1, self.dim),
-        )
+        kernel, shared = self._kernel()
+        made: Sparse = kernel(words, offsets, None, **shared)
+        return made
+
+    def _kernel(self) -> tuple[Callable[..., Any], dict[str, Any]]:
+        idf = self._idf if self.weighting == "tf-idf" else None
+        return _weighted, {"dim": self.dim, "binary": self.weighting == "binary", "idf": idf}
 
     def _state(self) -> dict[str, Array]:
         return {"_idf": self._idf, **super()._state()}
@@ -91,18 +78,54 @@ class BagOfWords(Aggregated):
         check_array("_idf", vars(self).get("_idf"), (self.dim,), "f", low=0, finite=True)
 
 
+def _weighted(
+    words: Array,
+    offsets: NDArray[np.int64],
+    _vectors: None,
+    *,
+    dim: int,
+    binary: bool,
+    idf: NDArray[np.float64] | None,
+) -> Sparse:
+    """Return the bags of some images."""
+    images = len(offsets) - 1
+    indptr, indices, counts = _counts(words, offsets)
+    row = np.repeat(np.arange(images), np.diff(indptr))
+    values = np.ones(len(counts)) if binary else counts / np.diff(offsets)[row]
+    if idf is not None:
+        values = values * idf[indices]
+    lengths = np.sqrt(np.bincount(row, values**2, minlength=images))
+    values = (values / np.where(lengths > 0, lengths, 1)[row]).astype(np.float32)
+    # A word that every image has weighs nothing; it is not stored.
+    kept = values > 0
+    kept_per_row = np.bincount(row[kept], minlength=images)
+    pointers = np.concatenate([[0], np.cumsum(kept_per_row)])
+    return Sparse(
+        pointers,
+        indices[kept].astype(np.int32),
+        values[kept].astype(np.float32),
+        (images, dim),
+    )
+
+
+def _having(
+    words: Array, offsets: NDArray[np.int64], _vectors: None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the words of some images, and how many of these have each."""
+    _, indices, _ = _counts(words, offsets)
+    return np.unique(indices, return_counts=True)
+
+
 def _counts(
     words: Array, offsets: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Count each image's words: CSR pointers, sorted words, counts."""
     image = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((words, image))
-    image, ordered = image[order], np.asarray(words, np.int64)[order]
-    first = np.flatnonzero(
-        np.r_[True, (image[1:] != image[:-1]) | (ordered[1:] != ordered[:-1])]
-        if len(ordered)
-        else np.zeros(0, bool)
-    )
-    counts = np.diff(np.r_[first, len(ordered)])
-    per_image = np.bincount(image[first], minlength=len(offsets) - 1)
-    return np.concatenate([[0], np.cumsum(per_image)]), ordered[first], counts
+    width = int(words.max()) + 1 if len(words) else 1
+    # One number for image and word: sorted in a fraction of the time of two.
+    keys = np.sort(image * width + np.asarray(words, np.int64))
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    counts = np.diff(np.append(first, len(keys)))
+    image, ordered = np.divmod(keys[first], width)
+    per_image = np.bincount(image, minlength=len(offsets) - 1)
+    return np.concatenate([[0], np.cumsum(per_image)]), ordered, counts

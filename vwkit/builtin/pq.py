@@ -12,7 +12,7 @@ import numpy as np
 
 from vwkit.base import Field, backend
 from vwkit.builtin.lloyd import Lloyd
-from vwkit.builtin.seeding import sample_size, start_work
+from vwkit.builtin.seeding import CALL_WORK, sample_size, start_work
 from vwkit.errors import DataError
 from vwkit.estimates import Estimate
 from vwkit.hashing import derive_seed, sample_rows
@@ -118,7 +118,7 @@ class PQ(Quantizer):
         seeds = min(taken, sample_size(self.ks)) * width * (itemsize + 4)
         slices = taken * (width * itemsize + 4)
         return Estimate(
-            work=self.iterations * taken * self._row_work(dim)
+            work=self.iterations * (taken * self._row_work(dim) + self.m * CALL_WORK)
             + self.m * start_work(min(taken, sample_size(self.ks)), self.ks, width),
             memory=sample + slices + max(seeds, 12 << 20),
             least=sample,
@@ -126,7 +126,7 @@ class PQ(Quantizer):
         )
 
     def _row_work(self, dim: int) -> float:
-        return (self.ks + 100.0) * dim
+        return (self.ks + 300.0) * dim
 
 
 def _slice_centers(part: Array, seed: int, *, k: int, iterations: int) -> Array:

@@ -20,12 +20,14 @@ from vwkit.metrics import squared_norms
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
-__all__ = ["plus_plus", "sample_size", "start_work"]
+__all__ = ["CALL_WORK", "draws", "plus_plus", "sample_size", "start_work"]
 
 _SAMPLE_PER_CENTER = 10
 _SAMPLE_AT_LEAST = 16_384
 # A fixed block: float32 products depend on their shape, and the start must not depend on chunks.
 _BLOCK = 4096
+#: What a pass over very few rows takes in any case, in the same units: about half a millisecond.
+CALL_WORK = 1e7
 _WORTH_KEEPING = 1.0  # seconds of work
 
 
@@ -34,10 +36,14 @@ def sample_size(k: int) -> int:
     return max(_SAMPLE_PER_CENTER * k, _SAMPLE_AT_LEAST)
 
 
+def draws(k: int) -> float:
+    """Return in how many draws k centers are found, about."""
+    return min(k, 8) + math.log(max(k, 8) / 8) / math.log(1.125)
+
+
 def start_work(rows: int, k: int, dim: int) -> float:
     """Return the work of drawing k centers of a sample, where a product of two numbers is 1."""
-    draws = min(k, 8) + math.log(max(k, 8) / 8) / math.log(1.125)
-    return float(rows * dim * (k + 300 * draws))
+    return float(rows * dim * (k + 300 * draws(k))) + draws(k) * CALL_WORK
 
 
 def plus_plus(

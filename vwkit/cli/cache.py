@@ -6,6 +6,8 @@ import time
 
 import click
 
+from vwkit.cli.text import printable
+
 __all__ = ["cache_command"]
 
 
@@ -25,7 +27,7 @@ def list_command() -> None:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
         click.echo(f"{used}  {entry.size:>14,}  {entry.kind:<8}  {entry.path.name}")
         total, count = total + entry.size, count + 1
-    click.echo(f"{cache.folder}: {count:,} entries, {total:,} bytes")
+    click.echo(printable(f"{cache.folder}: {count:,} entries, {total:,} bytes"))
 
 
 @cache_command.command("clear")

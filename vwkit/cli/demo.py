@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vwkit.cli.run import execute, summary
+from vwkit.cli.text import printable
 
 __all__ = ["demo_command"]
 
@@ -31,6 +32,6 @@ def demo_command(out: Path, resume: bool, quiet: bool) -> None:
 
     check_folder(out.absolute())
     spec = prepare(out.with_name(f"{out.name}-photos"))
-    click.echo(f"spec: {spec}")
+    click.echo(printable(f"spec: {spec}"))
     run = execute(Pipeline.from_file(spec), out, resume=resume, quiet=quiet)
     summary(run)

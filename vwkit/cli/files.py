@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from vwkit.cli.text import printable
+
 __all__ = ["convert_command", "inspect_command"]
 
 
@@ -45,4 +47,4 @@ def convert_command(source: str, target: Path, format: str | None) -> None:
     from vwkit.api import read
 
     rows = read(source, format).write(target)
-    click.echo(f"{target}: {rows:,} rows")
+    click.echo(printable(f"{target}: {rows:,} rows"))

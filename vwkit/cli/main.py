@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from vwkit.cli import warned
 from vwkit.cli.text import printable as _printable
 
 __all__ = ["cli", "main"]
@@ -81,13 +82,9 @@ def cli() -> None:
     """
 
 
-def _show_warning(message: Any, *_: Any, **__: Any) -> None:
-    click.echo(f"warning: {_printable(str(message))}", err=True)
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 2 usage, 1 data, 130 interrupted."""
-    warnings.showwarning = _show_warning
+    warnings.showwarning = warned.show
     sys.exit(_status(args))
 
 
@@ -103,20 +100,25 @@ def _status(args: list[str] | None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except VwkitError as error:
-        click.echo(_line(error), err=True)
-        return error.exit_status
+        return _failed(_line(error), error.exit_status)
     except BrokenPipeError:
         # The reader of our output went away; say nothing, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(_printable(f"error: {where}{error.strerror or error}"), err=True)
-        return 1
+        return _failed(_printable(f"error: {where}{error.strerror or error}"), 1)
     except MemoryError:
-        click.echo("error: out of memory; give run.memory, a smaller k or fewer rows", err=True)
-        return 1
+        return _failed("error: out of memory; give run.memory, a smaller k or fewer rows", 1)
+    finally:
+        warned.show_waiting()
     return result if isinstance(result, int) else 0
+
+
+def _failed(line: str, status: int) -> int:
+    warned.show_waiting(line)
+    click.echo(line, err=True)
+    return status
 
 
 def _line(error: Any) -> str:

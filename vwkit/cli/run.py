@@ -11,6 +11,7 @@ import click
 
 from vwkit.cli.progress import logs_shown, reporter
 from vwkit.cli.signals import AT_THE_NEXT, GRACE, stopping
+from vwkit.cli.text import printable
 
 __all__ = ["check_command", "execute", "run_command", "summary"]
 
@@ -38,10 +39,16 @@ def run_command(
 
     An interrupted run (Ctrl-C, a kill, a power cut) is continued with --resume.
     """
-    from vwkit.pipeline import Pipeline
+    from vwkit.lock import reserved
+    from vwkit.run_folder import INNER
 
-    pipeline = Pipeline.from_file(spec, overrides)
-    run = execute(pipeline, out or Path("runs") / spec.stem, resume=resume, quiet=quiet)
+    folder = out or Path("runs") / spec.stem
+    # Before all else: whoever looks is not to be told that nobody is at work there.
+    with reserved(folder / INNER / "lock", folder.absolute()):
+        from vwkit.pipeline import Pipeline
+
+        pipeline = Pipeline.from_file(spec, overrides)
+        run = execute(pipeline, folder, resume=resume, quiet=quiet)
     if as_json:
         click.echo(json.dumps(run.manifest, indent=1))
     else:
@@ -57,7 +64,7 @@ def check_command(spec: Path, overrides: tuple[str, ...]) -> None:
     from vwkit.planning.making import check_budget
 
     check_budget(Pipeline.from_file(spec, overrides).spec)
-    click.echo(f"{spec}: fine")
+    click.echo(printable(f"{spec}: fine"))
 
 
 def execute(pipeline: Any, out: Path, *, resume: bool = False, quiet: bool = False) -> Any:
@@ -90,7 +97,7 @@ def summary(run: Any) -> None:
         origin = "" if stage["from"] == "computed" else f" ({stage['from']})"
         click.echo(f"  {name:<24} {stage['seconds']:>8.1f} s{origin}")
     for output in run.spec.get("output", []):
-        click.echo(f"{output['write']}: {output['path']}")
+        click.echo(printable(f"{output['write']}: {output['path']}"))
     if run.scores and run.scores.get("mAP") is not None:
         click.echo(f"mAP {run.scores['mAP']:.3f}")
-    click.echo(f"report: {run.folder / 'report.html'}")
+    click.echo(printable(f"report: {run.folder / 'report.html'}"))

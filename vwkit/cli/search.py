@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from vwkit.cli.text import printable
+
 __all__ = ["evaluate_command", "report_command", "search_command"]
 
 
@@ -65,13 +67,13 @@ def search_command(
 
         with new_file(html) as part:
             write_search_page(opened, matches, list(images), part, fields=asked, where=where)
-        click.echo(f"page: {html}", err=as_json)
+        click.echo(printable(f"page: {html}"), err=as_json)
     if png is not None:
         from vwkit.report import write_search_grid
 
         with new_file(png) as part:
             write_search_grid(opened, matches, list(images), part, fields=asked)
-        click.echo(f"picture: {png}", err=as_json)
+        click.echo(printable(f"picture: {png}"), err=as_json)
 
 
 def _check_fields(run: Any, fields: list[str]) -> None:
@@ -184,4 +186,4 @@ def report_command(run: Path) -> None:
     path = opened.folder / "report.html"
     with new_file(path) as part:
         write_report(opened, part)
-    click.echo(f"report: {path}")
+    click.echo(printable(f"report: {path}"))

@@ -10,6 +10,7 @@ import click
 
 from vwkit.cli.progress import logs_shown
 from vwkit.cli.signals import stopping
+from vwkit.cli.text import printable
 
 __all__ = ["serve_command"]
 
@@ -42,7 +43,7 @@ def serve_command(
     opened = Run.open(run)
 
     def ready(url: str) -> None:
-        click.echo(f"serving {run} at {url} until Ctrl-C")
+        click.echo(printable(f"serving {run} at {url} until Ctrl-C"))
         if browse:
             import webbrowser
 

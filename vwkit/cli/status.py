@@ -103,7 +103,7 @@ def report(found: dict[str, Any]) -> str:
     head = f"{found['run']}: {found['state']}"
     if progress is not None and progress["verb"] != "run":
         head = f"{found['run']}: {progress['verb']} {found['state']}"
-    if running and found["held_by"]:
+    if found["held_by"]:
         head += f", by {found['held_by']}"
     lines = [head]
     if found["message"]:
@@ -111,7 +111,7 @@ def report(found: dict[str, Any]) -> str:
     if progress is not None and (running or found["state"] != "finished"):
         lines += _stages(progress, running=running)
         lines.append(f"  {_when(found, progress)}")
-    if found["complete"] and (progress is None or not running):
+    if found["complete"] and not running:
         lines += _finished(manifest, there=found["state"] != "finished")
     if found["problems"]:
         lines.append("  last warnings and errors:")

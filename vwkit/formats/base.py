@@ -146,7 +146,7 @@ class VectorFile(ABC):
         Whether the file ends early, which only ``partial=True`` accepts. Compressed files know it
         after a whole pass.
     partial_bytes : int
-        Bytes after the last whole row of a cut file.
+        Bytes after the last whole row of a cut file. Of a compressed one up to two more may be there.
     """
 
     cut: bool = False

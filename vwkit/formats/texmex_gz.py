@@ -8,7 +8,7 @@ it meets the end too early; driving the decompressor directly keeps every byte.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from vwkit.errors import FormatError, UnsupportedError
 from vwkit.formats.ahead import read_ahead
 from vwkit.formats.base import VectorFile, opening
-from vwkit.formats.gunzip import damage, decompressor
+from vwkit.formats.gunzip import damage, decompressor, held_back
 from vwkit.formats.remote import Place
 from vwkit.formats.texmex_rows import COMPONENT, check_rows, plausible_dim, record_bytes
 
@@ -37,11 +37,11 @@ class _CutError(Exception):
     """The compressed stream ends before its end mark."""
 
 
-def inflate(path: Place) -> Generator[bytes, None, None]:
+def inflate(path: Place, *, exact: bool = False) -> Generator[bytes, None, None]:
     """Yield the decompressed content of a gzip file in pieces of at most 1 MiB.
 
     Several gzip members one after the other, and zero bytes after the last, are allowed as in
-    gzip itself.
+    gzip itself. Of a file that is cut, the last bytes may be missing without `exact`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def inflate(path: Place) -> Generator[bytes, None, None]:
     with opening(path):
         file = path.open("rb", buffering=0)
     with file:
-        member, begun = decompressor(), False
+        member, begun = decompressor(exact=exact), False
         while True:
             with opening(path):
                 block = file.read(_COMPRESSED_BLOCK)
@@ -64,7 +64,7 @@ def inflate(path: Place) -> Generator[bytes, None, None]:
                     block = block.lstrip(b"\0")
                     if not block:
                         break
-                    member = decompressor()
+                    member = decompressor(exact=exact)
                 begun = True
                 piece = member.decompress(block, _BLOCK)
                 block = member.unused_data if member.eof else member.unconsumed_tail
@@ -116,6 +116,9 @@ class CompressedFile(VectorFile):
                 f"{self.path}: the compressed data are damaged after about "
                 f"{done + len(buffer) // width} whole rows: {error}; fetch it again"
             ) from error
+        if cut and len(buffer) % width >= width - held_back():
+            # The last row may be whole, and which rows there are must not depend on a library.
+            buffer += self._behind(done * width + len(buffer))
         rest, spare = divmod(len(buffer), width)
         total = done + rest
         if (cut or spare) and not self._partial:
@@ -129,6 +132,15 @@ class CompressedFile(VectorFile):
         if rest:
             yield self._rows(buffer, 0, rest, done)
         self.rows, self.cut, self.partial_bytes = total, cut or spare > 0, spare
+
+    def _behind(self, known: int) -> bytes:
+        """Return what a cut file holds behind the bytes that a fast library gave of it."""
+        seen, found = 0, b""
+        with suppress(_CutError, *damage()):
+            for piece in inflate(self.path, exact=True):
+                found += piece[max(0, known - seen) :]
+                seen += len(piece)
+        return found
 
     def _rows(self, buffer: bytearray, first: int, count: int, done: int) -> npt.NDArray[Any]:
         """Copy rows out of `buffer`; nothing keeps a view of it, so that it can grow again."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from vwkit.errors import RunError, UnsupportedError
-from vwkit.observing.progress import STATES
+from vwkit.observing.progress import STATES, moment
 
 __all__ = ["write_metrics"]
 
@@ -47,7 +46,7 @@ def write_metrics(found: dict[str, Any], path: Path) -> None:
         gauges[name].labels(**run, **labels).set(value)
 
     gauges: dict[str, Any] = {}
-    for state in STATES:
+    for state in ("starting", *STATES):
         tell(
             "vwkit_run_state",
             "1 for the state the run is in.",
@@ -68,7 +67,7 @@ def write_metrics(found: dict[str, Any], path: Path) -> None:
         for which in ("now", "peak"):
             text = "Anonymous memory of the process."
             tell("vwkit_run_memory_bytes", text, progress[f"memory_{which}"], which=which)
-        at = datetime.fromisoformat(progress["updated"]).timestamp()
+        at = moment(progress["updated"])
         tell("vwkit_run_updated_seconds", "The last sign of life, seconds since 1970.", at)
     counts = (found["manifest"] or {}).get("counts", {})
     for status in ("ok", "skipped", "removed"):

@@ -18,6 +18,7 @@ from typing import Any
 import vwkit
 from vwkit.errors import Interrupted, VwkitError
 from vwkit.jobs import Job, use_job
+from vwkit.lock import holder
 from vwkit.observing.listening import listening
 from vwkit.observing.log import LOG, RunLog
 from vwkit.observing.progress import PROGRESS, Progress, read_progress, write_progress
@@ -49,6 +50,8 @@ class Observer:
         self.state = Progress(
             run, attempt, verb, os.getpid(), socket.gethostname(), list(to_come)
         )  # fmt: skip
+        held = holder(folder / "lock")
+        self.state.lock = None if held is None else held.id
         self._lock = threading.Lock()
         self._file_lock = threading.Lock()
         self._done = threading.Event()

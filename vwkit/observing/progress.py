@@ -7,6 +7,7 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from vwkit.observing.log import utc
 from vwkit.observing.memory import anonymous_memory
 from vwkit.observing.rates import Rate
 
-__all__ = ["FORMAT", "PROGRESS", "SCHEMA", "Progress", "read_progress", "write_progress"]
+__all__ = ["FORMAT", "PROGRESS", "SCHEMA", "Progress", "moment", "read_progress", "write_progress"]
 
 PROGRESS = "progress.json"
 FORMAT = 1
@@ -25,6 +26,7 @@ SCHEMA = Path(__file__).with_name("progress.schema.json")
 #: Values of the objective that are kept; of more, the first and the last ones.
 _KEPT = 1000
 _LARGEST = 4 << 20
+_MOST = 1 << 63
 
 
 @dataclass
@@ -56,6 +58,7 @@ class Progress:
     started: float = field(default_factory=time.time)
     stage_started: float | None = None
     peak: int = 0
+    lock: str | None = None
     rate: Rate | None = None
 
     def begin(self, stage: str) -> None:
@@ -135,6 +138,7 @@ class Progress:
             "updated": utc(),
             "pid": self.pid,
             "host": self.host,
+            "lock": self.lock,
             "memory_now": used,
             "memory_peak": self.peak,
         }
@@ -166,7 +170,15 @@ def read_progress(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return document if _fits(document, schema) and document["format"] <= FORMAT else None
+    fits = _fits(document, schema) and document["format"] <= FORMAT
+    return document if fits and moment(document["updated"]) is not None else None
+
+
+def moment(text: str) -> float | None:
+    """Return the seconds since 1970 of a time in ISO 8601, or None if it is no such text."""
+    with contextlib.suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(text).timestamp()
+    return None
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -194,6 +206,9 @@ def _fits(value: Any, schema: dict[str, Any]) -> bool:
         )
     if isinstance(value, list):
         return all(_fits(one, schema["items"]) for one in value)
+    # Numbers beyond are none that a machine counts to, and cannot be shown. NaN is not below, either.
+    if isinstance(value, (int, float)) and not -_MOST < value < _MOST:
+        return False
     if isinstance(value, (int, float)) and value < schema.get("minimum", value):
         return False
     return value in schema.get("enum", (value,))

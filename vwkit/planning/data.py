@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vwkit.hashing import sample_rows
+from vwkit.planning.spent import NOTHING, Spent
 from vwkit.sparse import Sparse
 from vwkit.stream import Stream
 from vwkit.types import Array
@@ -34,8 +35,8 @@ class Flowing:
         Whether they are an array in memory; otherwise, and if not mapped, they are computed as read.
     stream : bool
         Whether they come as a Stream, so that what is done to them is done when they are read.
-    read : float
-        Seconds that it takes to make or read one row, each time that it is read.
+    read : Spent
+        What it takes to make or read one row, each time that it is read.
     sparse : float or None
         Entries in a row that are not 0, where the rows are sparse.
     sample : callable
@@ -50,7 +51,7 @@ class Flowing:
     mapped: bool = False
     held: bool = False
     stream: bool = False
-    read: float = 0.0
+    read: Spent = NOTHING
     sparse: float | None = None
     sample: Callable[[int], Any] | None = None
     about: Any = None

@@ -18,7 +18,7 @@ from vwkit.errors import VwkitError
 from vwkit.formats.remote import Place, RemotePlace
 from vwkit.hashing import content_key
 from vwkit.remote import place_key
-from vwkit.run_folder import INNER
+from vwkit.run_folder import INNER, read_small
 from vwkit.stages import signature
 
 __all__ = ["Hit", "Hits", "Shape"]
@@ -57,9 +57,12 @@ class Hit:
         if self.folder is None:
             return found
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads(read_small(self.folder / MANIFEST))
             for name, file in manifest.get("arrays", {}).items():
-                array = np.load(self.folder / file, mmap_mode="r", allow_pickle=False)
+                path = self.folder / file
+                if path.parent != self.folder or path.is_symlink() or not path.is_file():
+                    continue  # not of ours
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
                 found[name] = array.shape, array.dtype
         return found
 
@@ -87,7 +90,7 @@ class Hits:
         self._earlier: dict[str, Any] = {}
         if self._inner is not None:
             with contextlib.suppress(OSError, ValueError, RecursionError):
-                earlier = json.loads((self._inner / "checkpoints" / "stages.json").read_text())
+                earlier = json.loads(read_small(self._inner / "checkpoints" / "stages.json"))
                 self._earlier = earlier if isinstance(earlier, dict) else {}
 
     def look(self, name: str, inputs: Any) -> Hit:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.metadata
 import json
 import os
 import platform
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,78 +16,12 @@ from typing import Any
 
 from vwkit.cache import cache_folder
 from vwkit.hashing import content_key
-from vwkit.jobs import Job, available_threads, use_job
-from vwkit.observing.memory import anonymous_memory
+from vwkit.jobs import Job, use_job
+from vwkit.planning.meters import BUSY, busy
 
-__all__ = ["Clock", "Measurements", "Memory", "busy", "quiet"]
+__all__ = ["Measurements", "quiet"]
 
-_FORMAT = 3
-# More processes than this for each processor, and times are not those of a quiet machine.
-_BUSY = 1.5
-
-
-class Memory:
-    """Looks at this process's anonymous memory every few milliseconds, within a ``with`` block.
-
-    Attributes
-    ----------
-    grown : int
-        How far the peak was above the beginning, in bytes.
-    kept : int
-        How much more there is at the end.
-    """
-
-    def __init__(self, every: float = 0.004) -> None:
-        self.grown = self.kept = 0
-        self._every, self._done = every, threading.Event()
-
-    def __enter__(self) -> Memory:
-        gc.collect()
-        self._before = self._peak = anonymous_memory()
-        self._thread = threading.Thread(target=self._watch, name="vwkit-plan", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        now = anonymous_memory()
-        self.grown = max(0, max(self._peak, now) - self._before)
-        self.kept = max(0, now - self._before)
-
-    def _watch(self) -> None:
-        while not self._done.wait(self._every):
-            self._peak = max(self._peak, anonymous_memory())
-
-
-class Clock:
-    """Takes the time of computing within a ``with`` block.
-
-    Attributes
-    ----------
-    seconds : float
-        By the clock, but no more than the processors' time of all threads: beyond that it waited
-        for processors that others had.
-    """
-
-    seconds = 0.0
-
-    def __enter__(self) -> Clock:
-        self._wall, self._processors = time.perf_counter(), time.process_time()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        wall = time.perf_counter() - self._wall
-        # Very short times are beyond the resolution of the processors' clock.
-        self.seconds = min(wall, max(1e-4, time.process_time() - self._processors))
-
-
-def busy() -> float:
-    """Return how many processes want a processor, for each that there is; 0 where nothing tells."""
-    try:
-        return os.getloadavg()[0] / available_threads()
-    except (OSError, AttributeError):
-        return 0.0
+_FORMAT = 4
 
 
 @contextlib.contextmanager
@@ -143,7 +75,7 @@ class Measurements:
             with contextlib.suppress(OSError, ValueError):
                 found = json.loads(path.read_text(encoding="utf-8"))
                 # What was measured in a hurry of others is measured again when it is over.
-                if isinstance(found, dict) and found.get("busy", 0) < max(_BUSY, 2 * busy()):
+                if isinstance(found, dict) and found.get("busy", 0) < max(BUSY, 2 * busy()):
                     return found
         start = time.monotonic()
         # No part may use up what the others need.

@@ -10,6 +10,8 @@ from typing import Any
 
 from vwkit.observing.memory import anonymous_memory
 from vwkit.planning.measuring import Measurements
+from vwkit.planning.meters import BUSY, busy
+from vwkit.planning.spent import NOTHING, Spent
 
 __all__ = ["imported"]
 
@@ -18,20 +20,21 @@ import importlib, json, sys, time
 import vwkit, vwkit.cli.run, vwkit.pipeline
 from vwkit.observing.memory import anonymous_memory
 vwkit.backends()
-told = [[anonymous_memory(), 0.0]]
+told = [[anonymous_memory(), 0.0, 0.0]]
 for name in sys.argv[1:]:
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     try:
         importlib.import_module(name)
     except Exception:
         pass
-    told.append([anonymous_memory(), time.perf_counter() - start])
+    took = time.perf_counter() - start, time.process_time() - worked
+    told.append([anonymous_memory(), *took])
 print(json.dumps(told))
 """
 
 
-def imported(modules: Sequence[str], measured: Measurements) -> list[tuple[float, float]]:
-    """Return anonymous bytes and seconds of a process that imports modules one after the other.
+def imported(modules: Sequence[str], measured: Measurements) -> list[tuple[float, Spent]]:
+    """Return anonymous bytes and the time of a process that imports modules one after the other.
 
     The first entry is the process with vwkit alone: this one, where no other could be begun.
     """
@@ -47,6 +50,10 @@ def imported(modules: Sequence[str], measured: Measurements) -> list[tuple[float
         return {"told": json.loads(done.stdout.splitlines()[-1])}
 
     told = measured.of({"process": list(modules)}, measure).get("told", [])
-    told = told or [[anonymous_memory(), 0.0]]
-    found = [(float(memory), float(seconds)) for memory, seconds in told]
-    return found + [(found[-1][0], 0.0)] * (len(modules) + 1 - len(found))
+    told = told or [[anonymous_memory(), 0.0, 0.0]]
+    waits = busy() > BUSY  # then the clock tells of others, too
+    found = [
+        (float(memory), Spent(min(clock, cpu) if waits else clock, cpu))
+        for memory, clock, cpu in told
+    ]
+    return found + [(found[-1][0], NOTHING)] * (len(modules) + 1 - len(found))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from vwkit.planning.spent import Spent
+
 __all__ = ["Plan", "PlannedStage"]
 
 
@@ -22,7 +24,9 @@ class PlannedStage:
         What comes out: rows, or images.
     dim : int or None
     seconds : float or None
-        Without the stages before it; None where it cannot be known before.
+        By the clock, without the stages before it; None where it cannot be known before.
+    cpu_seconds : float or None
+        Seconds that processors work for it, those of all threads together.
     memory : float or None
         Peak of the process's anonymous bytes meanwhile, all that it is counted.
     disk : float or None
@@ -45,6 +49,7 @@ class PlannedStage:
     rows: float | None = None
     dim: int | None = None
     seconds: float | None = None
+    cpu_seconds: float | None = None
     memory: float | None = None
     disk: float | None = None
     least: float = 0
@@ -53,6 +58,16 @@ class PlannedStage:
     of: int | None = None
     key: str | None = None
     note: str = ""
+
+    @property
+    def spent(self) -> Spent | None:
+        """Both times."""
+        return None if self.seconds is None else Spent(self.seconds, self.cpu_seconds or 0.0)
+
+    def takes(self, spent: Spent | None) -> None:
+        """Note both times."""
+        self.seconds = None if spent is None else spent.clock
+        self.cpu_seconds = None if spent is None else spent.cpu
 
 
 @dataclass
@@ -83,7 +98,7 @@ class Plan:
     busy: float = 0
 
     def total(self, name: str) -> float | None:
-        """Return the sum of what is known of ``seconds`` or ``disk``; None if nothing is."""
+        """Return the sum of what is known of ``seconds``, ``cpu_seconds`` or ``disk``; None if nothing is."""
         known = [v for stage in self.stages if (v := getattr(stage, name)) is not None]
         return sum(known) if known else None
 
@@ -101,14 +116,17 @@ class Plan:
             for name in ("rows", "memory", "disk", "least"):
                 if plain[name] is not None:
                     plain[name] = round(plain[name])
-            if plain["seconds"] is not None:
-                plain["seconds"] = round(plain["seconds"], 3)
+            for name in ("seconds", "cpu_seconds"):
+                if plain[name] is not None:
+                    plain[name] = round(plain[name], 3)
             stages.append(plain)
-        seconds, disk, peak = self.total("seconds"), self.total("disk"), self.peak
+        seconds, cpu = self.total("seconds"), self.total("cpu_seconds")
+        disk, peak = self.total("disk"), self.peak
         return {
             "stages": stages,
             "total": {
                 "seconds": None if seconds is None else round(seconds, 3),
+                "cpu_seconds": None if cpu is None else round(cpu, 3),
                 "memory": None if peak is None else round(peak),
                 "disk": None if disk is None else round(disk),
             },

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from vwkit.planning.making import size_text
+from vwkit.planning.meters import BUSY
 from vwkit.planning.stage import Plan, PlannedStage
 
 __all__ = ["table", "time_text"]
 
-_BUSY = 1.5
-_HEAD = ("stage", "backend", "rows", "memory", "disk", "time", "cached")
+_HEAD = ("stage", "backend", "rows", "memory", "disk", "time", "cpu", "cached")
+_LEFT = (0, 1, 7)
 
 
 def table(plan: Plan) -> list[str]:
     """Return the lines of a table of all stages, with the sums below."""
     rows = [_HEAD, *(_row(stage) for stage in plan.stages)]
-    peak, disk, seconds = plan.peak, plan.total("disk"), plan.total("seconds")
+    peak, disk = plan.peak, plan.total("disk")
+    seconds, cpu = plan.total("seconds"), plan.total("cpu_seconds")
     rows.append(
         (
             "altogether",
@@ -23,6 +25,7 @@ def table(plan: Plan) -> list[str]:
             "?" if peak is None else size_text(peak),
             "?" if disk is None else size_text(disk),
             "?" if seconds is None else time_text(seconds),
+            "?" if cpu is None else time_text(cpu),
             "",
         )
     )
@@ -30,7 +33,7 @@ def table(plan: Plan) -> list[str]:
     lines = []
     for row in rows:
         cells = [
-            cell.ljust(width) if i in (0, 1, 6) else cell.rjust(width)
+            cell.ljust(width) if i in _LEFT else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
@@ -38,9 +41,9 @@ def table(plan: Plan) -> list[str]:
         if stage.note:  # what is said of rows is said of the data, and not of the first stage
             of = "" if stage.note.startswith("rows: ") else f"{stage.name}: "
             lines.append(f"{of}{stage.note}")
-    if plan.busy > _BUSY:
+    if plan.busy > BUSY:
         lines.append(
-            f"the machine is busy ({plan.busy:.1f} processes for each processor): times are rough"
+            f"the machine is busy ({plan.busy:.1f} processes for each processor): times are rough; cpu tells more"
         )
     whose = "" if plan.stated else " (half of the machine's; run.memory sets it)"
     threads = f"{plan.threads} thread{'s' if plan.threads > 1 else ''}"
@@ -60,6 +63,7 @@ def _row(stage: PlannedStage) -> tuple[str, ...]:
         "?" if stage.memory is None else size_text(stage.memory),
         "?" if stage.disk is None else size_text(stage.disk),
         "?" if stage.seconds is None else time_text(stage.seconds),
+        "?" if stage.cpu_seconds is None else time_text(stage.cpu_seconds),
         cached,
     )
 

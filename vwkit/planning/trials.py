@@ -16,7 +16,8 @@ from vwkit.base import Backend, create
 from vwkit.clusterer import Clusterer
 from vwkit.estimates import Estimate
 from vwkit.index import Index
-from vwkit.planning.measuring import Clock, Memory
+from vwkit.planning.meters import Clock, Memory
+from vwkit.planning.spent import NOTHING, Spent
 from vwkit.quantizer import Quantizer
 from vwkit.transform import Transform
 
@@ -30,7 +31,7 @@ _USED_ON = 4096
 _LEAST_SLOPE = 0.25
 # Seconds of computing that a trial on more rows may take in any case, and by how much the clock may go
 # on for longer where a machine is busy.
-_FOR_A_SECOND, _PATIENCE = 1.0, 4.0
+_FOR_A_SECOND, _PATIENCE = 1.0, 6.0
 # Of the rows of a small trial, so many stand for each cluster at least.
 _ROWS_PER_CENTER = 4
 _COUNTS = ("k", "ks")
@@ -109,8 +110,8 @@ def try_out(
         Plain data; see `Trial`.
     """
     begun, spent = time.monotonic(), 0.0
-    points: list[dict[str, float]] = []
-    extra: dict[str, Any] = {"cold": 0.0, "kept": 0.0, "grown": 0.0, "disk": 0.0}
+    points: list[dict[str, Any]] = []
+    extra: dict[str, Any] = {"cold": [0.0, 0.0], "kept": 0.0, "grown": 0.0, "disk": 0.0}
     full = max(1, round(rows))
     count = min(full, _FIRST_ROWS)
     least = max((getattr(backend, name, 0) or 0 for name in _COUNTS), default=0)
@@ -130,7 +131,7 @@ def try_out(
                 cold = _timed(shrunk(backend, least, rows, 1), few, quantizer)
             with Memory() as used:
                 warm = _timed(shrunk(backend, least, rows, 1), few, quantizer)
-            extra["cold"], extra["kept"] = max(0.0, cold - warm), float(first.kept)
+            extra["cold"], extra["kept"] = cold.less(warm).plain(), float(first.kept)
             extra["grown"] = float(used.grown)
             begun = time.monotonic()  # loading is not the trial
         if fits:
@@ -139,30 +140,30 @@ def try_out(
             extra["grown"] = float(used.grown)
             made = small
         else:
-            made, took = backend, 0.0
+            made, took = backend, NOTHING
         estimate = estimated(small, count, data.shape[1], data.dtype.itemsize)
         done = _passes(small)
         points.append(
             {
                 "rows": float(count),
                 "work": estimate.total(done),
-                "seconds": took,
+                "time": took.plain(),
                 "passes": float(done if done is not None else estimate.passes),
                 "most": float(estimate.passes),
                 "cut": float(passes is not None),
             }
         )
-        spent += took
+        spent += took.clock
         left = seconds - spent
-        if time.monotonic() - begun > _PATIENCE * seconds:
-            left = 0.0  # others have the processors
-        elif len(points) == 1 and seconds > 0:
+        if len(points) == 1 and seconds > 0:
             left = max(left, _FOR_A_SECOND)  # of very few rows alone nothing follows
+        elif time.monotonic() - begun > _PATIENCE * seconds:
+            left = 0.0  # others have the processors
         following = min(full, count * _STEP)
         if not fits or following <= count:
             break
         # Once it is known how many passes there are, time is better spent on more rows.
-        full_time = took * _growth(backend, count, following, rows, data, passes, passes)
+        full_time = took.clock * _growth(backend, count, following, rows, data, passes, passes)
         if passes is None and full_time > left / 4 and estimate.passes > _FEW_PASSES:
             if full_time <= left and following == full:
                 count = following  # nothing tells more than all rows
@@ -170,13 +171,13 @@ def try_out(
             passes = _FEW_PASSES
             more = _growth(backend, count, following, rows, data, None, passes)
         else:
-            more = full_time / took if took > 0 else 1.0
-        if took * more > left:
+            more = full_time / took.clock if took.clock > 0 else 1.0
+        if took.clock * more > left:
             break
         while passes is not None and following < full:
             further = min(full, following * _STEP)
             again = _growth(backend, following, further, rows, data, passes, passes)
-            if took * more * again > 0.6 * left:
+            if took.clock * more * again > 0.6 * left:
                 break
             following, more = further, more * again
         count = following
@@ -190,10 +191,10 @@ def try_out(
     return extra
 
 
-def _timed(backend: Any, data: Any, quantizer: Any) -> float:
+def _timed(backend: Any, data: Any, quantizer: Any) -> Spent:
     with Clock() as clock:
         fitted_on(backend, data, quantizer)
-    return clock.seconds
+    return clock.spent
 
 
 def _growth(
@@ -232,12 +233,11 @@ def _applied(backend: Any, data: Any, seconds: float) -> dict[str, Any]:
     while True:
         with Clock() as clock:
             out = use(data[:rows])
-        took = clock.seconds
-        if rows >= data.shape[0] or took > seconds:
+        if rows >= data.shape[0] or clock.spent.clock > seconds:
             break
         rows = min(data.shape[0], rows * 4)
     return {
-        "unit": took / (rows * backend._row_work(data.shape[1])),
+        "unit": (clock.spent * (1 / (rows * backend._row_work(data.shape[1])))).plain(),
         "out": int(out.shape[1]) if out.ndim == 2 else 1,
         "out_dtype": str(out.dtype),
     }
@@ -254,7 +254,7 @@ class Trial:
 
     def __init__(self, told: dict[str, Any]) -> None:
         self.told = told
-        self.points: list[dict[str, float]] = told.get("points", [])
+        self.points: list[dict[str, Any]] = told.get("points", [])
         self.error: str | None = told.get("error")
 
     def __bool__(self) -> bool:
@@ -270,39 +270,45 @@ class Trial:
         whole = [point for point in self.points if not point["cut"]]
         if most == 0 or not whole:
             return float(most)
-        last = whole[-1]
-        more = math.pow(max(1.0, rows / last["rows"]), 0.3)
-        return min(float(most), max(1.0, last["passes"]) * more)
+        tried, seen = float(whole[-1]["rows"]), float(whole[-1]["passes"])
+        more = math.pow(max(1.0, rows / tried), 0.3)
+        return min(float(most), max(1.0, seen) * more)
 
-    def seconds(self, estimate: Estimate, rows: float) -> float:
+    def time(self, estimate: Estimate, rows: float) -> Spent:
         """Tell the time of all work."""
         last = self.points[-1]
-        cold = float(self.told.get("cold", 0.0))
+        cold = Spent.of(self.told, "cold")
         if last["rows"] >= rows and not last["cut"]:
-            return last["seconds"] + cold
+            return cold + Spent.of(last, "time")
         units = estimate.total(self.passes(rows, estimate.passes))
-        rate = last["seconds"] / last["work"] if last["work"] else 0.0
-        fixed = 0.0
-        for before, after in pairwise(self.points):
-            more = after["work"] - before["work"]
-            slope = (after["seconds"] - before["seconds"]) / more if more > 0 else 0.0
+        return cold + Spent(self._extended(units, 0), self._extended(units, 1))
+
+    def _extended(self, units: float, which: int) -> float:
+        """Extend what was measured to more work: by the clock (0), or of the processors (1)."""
+        points = [(float(one["work"]), float(one["time"][which])) for one in self.points]
+        work, took = points[-1]
+        rate, fixed = took / work if work else 0.0, 0.0
+        for before, after in pairwise(points):
+            more = after[0] - before[0]
+            slope = (after[1] - before[1]) / more if more > 0 else 0.0
             # What is always spent does not grow; far less than the average is chance.
-            if _LEAST_SLOPE * rate < slope < rate:
-                rate, fixed = slope, max(0.0, last["seconds"] - slope * last["work"])
-        return cold + fixed + rate * units
+            if _LEAST_SLOPE * took < slope * work < took:
+                rate, fixed = slope, max(0.0, took - slope * work)
+        return fixed + rate * units
 
     def memory(self, rows: float) -> float:
         """Tell the memory of a backend that does not say: in proportion to the rows."""
-        return float(self.told.get("grown", 0.0)) * max(1.0, rows / self.points[-1]["rows"])
+        return float(self.told.get("grown", 0.0)) * self._more(rows)
 
     def disk(self, rows: float) -> float:
         """Tell the bytes of what is saved, likewise."""
-        return float(self.told.get("disk", 0.0)) * max(1.0, rows / self.points[-1]["rows"])
+        return float(self.told.get("disk", 0.0)) * self._more(rows)
 
-    def each(self, backend: Backend, dim: int) -> float:
-        """Tell the seconds of one row when the fitted backend is used."""
-        unit = self.told.get("unit")
-        if unit is None:
-            return math.nan
-        work: float = backend._row_work(dim)
-        return float(unit) * work
+    def _more(self, rows: float) -> float:
+        return max(1.0, rows / float(self.points[-1]["rows"]))
+
+    def each(self, backend: Backend, dim: int) -> Spent | None:
+        """Tell the time of one row when the fitted backend is used; None if that was not tried."""
+        if "unit" not in self.told:
+            return None
+        return Spent.of(self.told, "unit") * backend._row_work(dim)

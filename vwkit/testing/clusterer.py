@@ -25,6 +25,10 @@ __all__ = ["ClustererTests"]
 _SEEDS = st.integers(0, 2**16 - 1)
 # The same numbers as bytes may start from other rows.
 _OTHER_START = 1.25
+# Rows before the last ones: no number of whole blocks of a common size.
+_MANY, _LAST = 4_990, 110
+# Stopped before it has settled, a center may be so far from the mean, and cost so much.
+_SETTLED, _OFF_THE_MEAN = 1.01, 0.1
 
 
 class ClustererTests(ClustererTrees, suite=True):
@@ -304,17 +308,47 @@ class ClustererTests(ClustererTrees, suite=True):
         self._check_objective(fitted, rows, exact=True)
 
     def test_many_fitted_rows(self) -> None:
-        """Every one of a thousand rows and more gets a label and counts.
+        """Every one of thousands of rows gets a label and moves its center, also the last ones.
 
-        If this fails, check work that is done in blocks: the last, shorter block.
+        If this fails, check work that is done in blocks: the last, shorter block; and a limit on
+        the rows that centers are learned from.
         """
         changes = {"iterations": 2} if self._offers("iterations") else {}
         rows = self._as_domain(self._mixture(13, self._count(1100), self._wide(), 6))
         fitted = self._fit(self._with_k(4, **changes), rows)
         self._verify(fitted, rows)
-        if fitted.has_centers and self._agreement(fitted) == 1 and self._fixed_k():
+        if not fitted.has_centers or not self._fixed_k():
+            return
+        if self._agreement(fitted) == 1:
             share = self._nearest_share(fitted, rows, fitted.labels)
             assert share == 1, f"only {share:.3f} of the labels are the nearest center's"
+        if self._metric(fitted) == "l2":
+            self._check_last_rows()
+
+    def _check_last_rows(self) -> None:
+        """Check that the center of a group that stands behind all others is the mean of its rows."""
+        __tracebackhide__ = True
+        count = max(_MANY, self.min_rows)
+        many = self._mixture(14, count + _LAST, self._wide(), 3)
+        many[count:] = self._far_from(many[:count])
+        rows = self._as_domain(many)
+        fitted = self._fit(self._with_k(4), rows)
+        moved, label = self._means(fitted, rows), np.bincount(fitted.labels[count:]).argmax()
+        held = rows[fitted.labels == label]
+        own = self._table(fitted, held, fitted.centers)[:, label]
+        best = self._table(fitted, held, moved)[:, label]
+        off = self._table(fitted, moved, fitted.centers)[label, label]
+        if own.sum() > _SETTLED * best.sum():
+            assert off <= _OFF_THE_MEAN * np.median(best), (
+                f"the last {_LAST} of {len(rows):,} rows count too little: the center of their cluster "
+                f"is {off:.4g} off the mean of its rows (squared), and these are {np.median(best):.4g} "
+                "off it"
+            )
+
+    def _far_from(self, others: Array) -> Array:
+        """Return the group of the last rows."""
+        far: Array = 20 * self._noise(15, _LAST, others.shape[1]) + np.abs(others).max(axis=0) + 600
+        return far
 
     @statistical
     def test_bytes_are_taken(self) -> None:

@@ -17,17 +17,25 @@ from vwkit.reference.distances import METRICS, distances
 from vwkit.testing.asking import Answer
 from vwkit.testing.comparing import all_finite, same_form, same_numbers
 from vwkit.testing.data import Rows, ascending, noise, numbers
-from vwkit.testing.vector_suite import VectorSuite, takes_floats
+from vwkit.testing.long_work import LongWork
+from vwkit.testing.vector_suite import takes_floats
 from vwkit.types import Array
 
-__all__ = ["ClustererAnswers", "codes_objective", "grid_quantizer", "lloyd_objective", "quantizer"]
+__all__ = [
+    "ClustererAnswers",
+    "codes_objective",
+    "grid_quantizer",
+    "lloyd_objective",
+    "quantizer",
+    "wide_quantizer",
+]
 
 _M, _KS = 4, 16
 # So much of a row's own distance may be lost to rounding in float64.
 _EXACT = 1e-12
 
 
-class ClustererAnswers(VectorSuite, suite=True):
+class ClustererAnswers(LongWork, suite=True):
     """Helpers of `ClustererTests`."""
 
     role = Clusterer
@@ -158,6 +166,13 @@ class ClustererAnswers(VectorSuite, suite=True):
         slack = self._slack(clusterer, data)[:, 0] * (_EXACT / 1e-5 if exact else 1)
         return float((own <= best + slack).mean())
 
+    def _means(self, fitted: Any, rows: Array, weights: NDArray[np.float64] | None = None) -> Array:
+        """Return the best centers for the labels that were found, by the reference."""
+        labels, centers = fitted.labels, fitted.centers
+        if self._domain_is_codes():
+            return pqkmeans.update(rows, labels, centers, fitted.quantizer.codebook, weights)
+        return lloyd.update(rows, labels, len(centers), weights, centers)
+
     # Checking a fit
 
     def _verify(self, fitted: Any, data: Array) -> None:
@@ -253,6 +268,14 @@ def grid_quantizer() -> Quantizer:
     assert isinstance(made, Quantizer)
     pairs = np.stack(np.meshgrid(np.arange(4), np.arange(4)), axis=2).reshape(-1, 2)
     return made.fit(np.tile(pairs, (2, _M)).astype(np.float32))
+
+
+@functools.lru_cache(4)
+def wide_quantizer(seed: int) -> Quantizer:
+    """Return one with so many codewords that codes take two bytes."""
+    made = vwkit.create("quantizer", "pq", m=2, ks=300, iterations=2)
+    assert isinstance(made, Quantizer)
+    return made.fit(noise(seed, 700, 4))
 
 
 @functools.lru_cache(64)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import vwkit
-from vwkit.errors import DataError, ShapeError, UnsupportedError
+from vwkit.errors import DataError, ShapeError, UnsupportedError, VwkitError
 from vwkit.quantizer import Quantizer
 from vwkit.reference import lloyd, pqkmeans
 from vwkit.testing.checks import statistical
-from vwkit.testing.clusterer_answers import ClustererAnswers, grid_quantizer
+from vwkit.testing.clusterer_answers import ClustererAnswers, grid_quantizer, wide_quantizer
 from vwkit.testing.comparing import all_finite
 from vwkit.testing.data import cut
 from vwkit.types import Array
@@ -39,20 +39,25 @@ class ClustererKinds(ClustererAnswers, suite=True):
             with pytest.raises(UnsupportedError, match="weights"):
                 self._fit_weighted(self._make(), rows, weights)
             return
-        for k in (1, 4):
+        # Only their proportions count.
+        for k, scale in ((1, 1.0), (4, 1.0), (1, 2.0**-20), (4, 2.0**20)):
             # Enough rounds to settle, so that each center is the mean of its rows.
-            fitted = self._fit_weighted(self._with_k(k), rows, weights)
+            scaled = weights * scale
+            fitted = self._fit_weighted(self._with_k(k), rows, scaled)
+            assert np.array_equal(scaled, weights * scale), "the weights were changed"
             self._check_form(fitted, rows)
             if not fitted.has_centers:
                 continue
-            self._check_objective(fitted, rows, weights)
-            best = self._best_for_labels(fitted, rows, weights)
+            self._check_objective(fitted, rows, scaled)
+            best = self._best_for_labels(fitted, rows, scaled)
+            largest = "" if scale == 1 else f", weights times {scale:.2g}"
             self._judge(
-                f"objective / that of weighted means, k = {k}",
+                f"objective / that of weighted means, k = {k}{largest}",
                 fitted.objective[-1] / max(best, 1e-30),
                 at_most=_SETTLED,
                 said=": the centers do not heed the weights",
             )
+        weights.flags.writeable = False
         heavy = np.ones(len(rows))
         heavy[: len(rows) // 4] = 3
         one = self._fit_weighted(self._with_k(1), rows, heavy)
@@ -73,14 +78,10 @@ class ClustererKinds(ClustererAnswers, suite=True):
 
     def _best_for_labels(self, fitted: Any, rows: Array, weights: Array) -> float:
         """Return the objective of the best centers for the labels that were found."""
-        labels, centers = fitted.labels, fitted.centers
+        labels, moved = fitted.labels, self._means(fitted, rows, weights)
         if self._domain_is_codes():
-            book = fitted.quantizer.codebook
-            moved = pqkmeans.update(rows, labels, centers, book, weights)
-            return pqkmeans.objective(rows, moved, labels, book, weights)
-        metric = self._metric(fitted)
-        means = lloyd.update(rows, labels, len(centers), weights, centers)
-        return lloyd.objective(rows, means, labels, weights, metric)
+            return pqkmeans.objective(rows, moved, labels, fitted.quantizer.codebook, weights)
+        return lloyd.objective(rows, moved, labels, weights, self._metric(fitted))
 
     def test_zero_weights(self) -> None:
         """A row of weight 0 gets a label and influences nothing.
@@ -122,6 +123,26 @@ class ClustererKinds(ClustererAnswers, suite=True):
         for bad in (ones * 0, ones * np.nan, -ones):
             with pytest.raises(DataError, match="weights"):
                 self._fit_weighted(self._make(), rows, bad)
+
+    def test_wide_codes(self) -> None:
+        """Codes of two bytes, of more than 256 codewords, are clustered as well, or refused.
+
+        If this fails, check for codes that are cut to one byte: take those of ``data.dtype``.
+        """
+        if not self._domain_is_codes():
+            pytest.skip("it clusters vectors")
+        wide = wide_quantizer(self._seed(11))
+        codes = wide.encode(self._noise(11, self._count(700), 4))
+        try:
+            fitted = self._with_k(5).fit(codes, quantizer=wide)
+        except VwkitError:
+            return
+        self._verify(fitted, codes)
+        if fitted.has_centers:
+            share = self._nearest_share(fitted, codes, fitted.labels)
+            assert share >= min(0.9, self._agreement(fitted)), (
+                f"of codes of two bytes only {share:.3f} are in the nearest cluster"
+            )
 
     @statistical
     def test_vocabulary_gives_the_labels(self) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "noise",
     "numbers",
     "photo",
+    "textured",
 ]
 
 #: Parameters that must be given and that the suite gives where the author does not, by role.
@@ -155,6 +156,16 @@ def photo(seed: int, height: int = 48, width: int = 64) -> NDArray[np.uint8]:
         tall, broad = rng.integers(3, 16, 2)
         picture[top : top + tall, left : left + broad] = rng.uniform(0, 255, 3)
     picture += rng.normal(0, 4, picture.shape)
+    pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def textured(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return an (h, w, 3) picture that is full of corners and spots, as gravel is."""
+    rng = np.random.default_rng(seed)
+    coarse = np.kron(rng.uniform(0, 130, (-(-height // 6), -(-width // 6))), np.ones((6, 6)))
+    shade = coarse[:height, :width] + rng.uniform(0, 60, (height, width))
+    picture = photo(seed, height, width) / 4 + shade[:, :, None]
     pixels: NDArray[np.uint8] = np.clip(picture, 0, 255).astype(np.uint8)
     return pixels
 

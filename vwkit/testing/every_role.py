@@ -25,12 +25,12 @@ from vwkit.testing.isolation import (
     no_pickle,
     pickles,
 )
-from vwkit.testing.suite import Suite
+from vwkit.testing.traces import Traces
 
-__all__ = ["EveryRole"]
+__all__ = ["EveryRole", "other_values"]
 
 
-class EveryRole(Suite, suite=True):
+class EveryRole(Traces, suite=True):
     """The part of all suites that is the same."""
 
     # Tests of the class and its parameters
@@ -234,7 +234,7 @@ class EveryRole(Suite, suite=True):
 
     def _check_late(self, name: str, value: Any) -> None:
         """Compare a parameter that is given at once with one that is set when all is fitted."""
-        for other in _others(value):
+        for other in other_values(value):
             early = self._make_or_none(**{**self._on_one_thread(), name: other})
             if early is None or not early.deterministic:
                 continue
@@ -260,6 +260,19 @@ class EveryRole(Suite, suite=True):
             )
         exact = self._make(**self._on_one_thread()).deterministic
         self._assert_same(first, second, exact, "with the same seed")
+
+    def test_instances_are_independent(self) -> None:
+        """What one backend has fitted is not changed by fitting another one of its class.
+
+        If this fails, check for a list, a dictionary or an array that is made in the class body or
+        in the module: all instances share it. Make it in the method that fills it.
+        """
+        first = self._ready()
+        given = self._answer(first)
+        kept = tuple(np.array(part) for part in given)
+        self._another()
+        self._assert_same(kept, given, True, "already given, when another one was fitted")
+        self._assert_same(kept, self._answer(first), first.deterministic, "beside another one")
 
     def test_same_bytes_with_any_threads(self) -> None:
         """What declares `deterministic` gives the same bytes on one thread and on two.
@@ -303,7 +316,7 @@ class EveryRole(Suite, suite=True):
         assert not text, f"it printed {text[:200]!r}"
 
 
-def _others(value: Any) -> list[Any]:
+def other_values(value: Any) -> list[Any]:
     """Return other values to try for a parameter of this one."""
     if isinstance(value, bool):
         return [not value]

@@ -15,12 +15,13 @@ from vwkit.errors import (
     ImageError,
     NotFittedError,
     UnsupportedError,
+    VwkitError,
 )
 from vwkit.jobs import Job, use_job
 from vwkit.testing.asking import Answer, ask, dense
 from vwkit.testing.checks import examples
 from vwkit.testing.comparing import all_finite
-from vwkit.testing.data import Picture, photo
+from vwkit.testing.data import Picture, photo, textured
 from vwkit.testing.reader import ReaderSuite, assert_equal
 from vwkit.testing.strategies import pictures
 from vwkit.types import Array, Features, Skipped
@@ -69,6 +70,15 @@ class FeaturizerTests(ReaderSuite, suite=True):
 
     def _trained(self, made: Any) -> Any:
         return made.fit(self._training()) if made.trainable else made
+
+    def _another(self) -> Any:
+        made = self._make()
+        if made.trainable:
+            made.fit([self._photo(seed) for seed in range(20, 26)])
+        self._answer(made)
+        if not self._is_reader:
+            list(made.extract([self._photo(seed) for seed in range(30, 34)]))
+        return made
 
     def _ready_from(self, folder: Path) -> Any:
         made = self._make()
@@ -160,6 +170,8 @@ class FeaturizerTests(ReaderSuite, suite=True):
                 )
         different = {dense(found.vectors).tobytes() for found in every}
         assert len(different) > 1, "seven different images gave equal vectors"
+        alike = {dense(found).tobytes() for found in fitted.extract(self._images())}
+        assert len(alike) > 1, "different images of the same size gave equal vectors"
 
     def test_results_do_not_depend_on_the_batch(self) -> None:
         """An image's vectors are the same bytes alone and among any others.
@@ -175,6 +187,9 @@ class FeaturizerTests(ReaderSuite, suite=True):
         for i, (one, other) in enumerate(zip(every, mixed, strict=True)):
             assert_equal(one, other, self._exact(fitted), f"for image {i} in another order")
             assert_equal(one, every[i % 5], self._exact(fitted), f"for the repeated image {i}")
+        for i, image in enumerate(images[:5]):
+            (alone,) = map(dense, fitted.extract([image]))
+            assert_equal(every[i], alone, self._exact(fitted), f"for image {i} by itself")
 
     def test_threads(self) -> None:
         """Many images in many threads give what they give one after the other.
@@ -323,6 +338,41 @@ class FeaturizerTests(ReaderSuite, suite=True):
                     f"for picture {seed - 4} in the same file",
                 )
 
+    def test_keypoints_belong_to_their_vectors(self) -> None:
+        """Row i of the keypoints says where row i of the vectors comes from.
+
+        Two images are alike in their left halves: at the keypoints that both have there, vectors
+        are more alike than at others.
+
+        If this fails, check for keypoints that are sorted, or left out, without their vectors.
+        """
+        self._for_images()
+        fitted = self._ready()
+        if not fitted.local:
+            pytest.skip("it gives one vector per image")
+        one, other = textured(self._seed(8), 96, 128), textured(self._seed(9), 96, 128)
+        other[:, :64] = one[:, :64]
+        held = [self._one(fitted, image) for image in (one, other)]
+        if held[0].keypoints is None or held[1].keypoints is None:
+            pytest.skip("it tells no keypoints")
+        tables = [
+            {tuple(row.tolist()): i for i, row in enumerate(found.keypoints)} for found in held
+        ]
+        # At places with several vectors the last one counts, in both.
+        both = sorted(row for row in tables[0] if row in tables[1] and row[0] < 48)
+        if len(both) < 8:
+            pytest.skip("too few keypoints are in both images")
+        rows = [
+            dense(found.vectors).astype(np.float64)[[table[row] for row in both]]
+            for found, table in zip(held, tables, strict=True)
+        ]
+        own = np.linalg.norm(rows[0] - rows[1], axis=1)
+        turned = np.linalg.norm(rows[0] - np.roll(rows[1], len(both) // 2, axis=0), axis=1)
+        assert np.median(own) <= np.median(turned) / 2, (
+            f"at {len(both)} keypoints that two images share, their vectors are {np.median(own):.4g} "
+            f"apart, and those of different keypoints {np.median(turned):.4g}: rows are mixed up"
+        )
+
     def test_keypoints_lie_all_over_the_image(self) -> None:
         """Keypoints are x, y in pixels of the image as it was given.
 
@@ -403,6 +453,45 @@ class FeaturizerTests(ReaderSuite, suite=True):
         for before, after in zip(kept, training, strict=True):
             assert np.array_equal(before, after), "an image was changed by fitting"
         self._answer(made)
+
+    def test_second_fit_replaces_the_first(self) -> None:
+        """Fitting again forgets what was learned from the first images.
+
+        If this fails, check that nothing kept from the first fit is used in the second.
+        """
+        self._for_images()
+        if not self._make().trainable:
+            pytest.skip("it has nothing to learn")
+        change = self._on_one_thread()
+        with use_job(Job(threads=1)):
+            fresh = self._make(**change).fit(self._training())
+            again = self._make(**change).fit([self._photo(seed) for seed in range(20, 26)])
+            self._answer(again)
+            again.fit(self._training())
+            if fresh.deterministic or self._offers("seed"):
+                one, two = self._answer(fresh), self._answer(again)
+                self._assert_same(one, two, fresh.deterministic, "fitted twice")
+
+    def test_all_images_are_learned_from(self) -> None:
+        """What is learned from several images is not what the first of them alone would teach.
+
+        If this fails, check for a loop or a library's call that ends with the first image.
+        """
+        self._for_images()
+        if not self._make().trainable:
+            pytest.skip("it has nothing to learn")
+        images = self._training()
+
+        def learned(some: list[NDArray[np.uint8]]) -> list[bytes]:
+            return [part.tobytes() for part in self._answer(self._make().fit(some))]
+
+        try:
+            first, last = learned(images[:1]), learned(images[-1:])
+        except VwkitError:
+            pytest.skip("one image is not enough")
+        # Learning what is the same everywhere, such as a size, one image is as good as many.
+        several = first == last or first != learned(images) or last != learned(images[::-1])
+        assert several, f"of {len(images)} images only the first was learned from"
 
     def test_dim_is_known(self) -> None:
         """`dim` is the number of columns, `dtype` their type, and `kind` says what they are.

@@ -14,8 +14,9 @@ from vwkit.errors import DataError, ParameterError, ShapeError, UnsupportedError
 from vwkit.metrics import METRICS
 from vwkit.testing.checks import examples, statistical
 from vwkit.testing.data import KINDS, Rows, cut, layouts
+from vwkit.testing.every_role import other_values
 from vwkit.testing.index_answers import ROWS, draw_ids
-from vwkit.testing.index_changes import IndexChanges
+from vwkit.testing.index_sizes import IndexSizes
 from vwkit.testing.strategies import recipes
 from vwkit.testing.vector_suite import takes_floats
 
@@ -27,7 +28,7 @@ _K = st.integers(1, 25)
 _LOST_BY_LOADING = 0.05
 
 
-class IndexTests(IndexChanges, suite=True):
+class IndexTests(IndexSizes, suite=True):
     """The conformance suite of an index; see `vwkit.testing`.
 
     Attributes
@@ -39,6 +40,8 @@ class IndexTests(IndexChanges, suite=True):
         Every dimension in the tests is a multiple of it (1).
     min_rows : int
         Rows that these parameters need (1).
+    many_rows : int
+        Rows of the largest index that is built (5,000); 70,000 show numbers of two bytes.
 
     Examples
     --------
@@ -346,8 +349,10 @@ class IndexTests(IndexChanges, suite=True):
         before, params = self._use(index, held[:6]), index.params()
         for name in sorted(index.late):
             value = getattr(index, name)
-            for other in {value, value * 2} if isinstance(value, int) and value > 0 else {value}:
+            for other in (value, *other_values(value)):
                 late: dict[str, Any] = {name: other}
+                if self._make_or_none(**late) is None:
+                    continue
                 self._check(index, held, held[:6], 5, **late)
             now = index.params()
             assert now == params, f"searching with {name} changed the index: {params} is now {now}"

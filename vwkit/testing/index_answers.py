@@ -14,7 +14,8 @@ from vwkit.reference.distances import distances
 from vwkit.testing.asking import Answer
 from vwkit.testing.comparing import same_form, same_numbers
 from vwkit.testing.data import Rows
-from vwkit.testing.vector_suite import VectorSuite, takes_floats
+from vwkit.testing.long_work import LongWork
+from vwkit.testing.vector_suite import takes_floats
 from vwkit.types import Array, Matches
 
 __all__ = ["ROWS", "IndexAnswers", "draw_ids", "slack_of"]
@@ -23,7 +24,7 @@ __all__ = ["ROWS", "IndexAnswers", "draw_ids", "slack_of"]
 ROWS = (21, 60)
 
 
-class IndexAnswers(VectorSuite, suite=True):
+class IndexAnswers(LongWork, suite=True):
     """Helpers of `IndexTests`."""
 
     role = Index
@@ -276,7 +277,9 @@ def _refuse_distance(asked: str, metric: str, name: int, far: float, true: float
     __tracebackhide__ = True
     near = 1e-3 * abs(true)
     guess = ""
-    if metric == "l2" and abs(far**2 - true) <= near:
+    if metric == "cosine" and true == 1 and far == 0:
+        guess = " (that to a zero vector is 1)"
+    elif metric == "l2" and abs(far**2 - true) <= near:
         guess = " (its square root was returned: l2 is the squared distance)"
     elif metric != "l2" and abs((1 - far) - true) <= max(near, 1e-6):
         guess = " (the similarity was returned: the distance is 1 minus it)"

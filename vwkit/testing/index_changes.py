@@ -55,6 +55,7 @@ class IndexChanges(IndexAnswers, suite=True):
         with self._saved(named) as loaded:
             self._check(loaded, both, both[[1, -1, -6, 4]], 5, ids=every)
             third = self._rows(9, rows=22)
+            third.flags.writeable = False  # as a memory map
             newest = new[: len(third)] + 2**41
             loaded.add(third, ids=newest)
             all_rows, all_ids = np.concatenate([both, third]), np.concatenate([every, newest])
@@ -209,6 +210,63 @@ class IndexChanges(IndexAnswers, suite=True):
             queries = self._queries(index, seed + turn, 3, dim, 50.0)
             queries[0] = held[-1]
             self._check(index, held, queries, 5, ids=ids)
+
+    def _change(self, loaded: Any) -> None:
+        more, ids = self._rows(4, rows=25), loaded.ids
+        if loaded.supports_remove:
+            loaded.remove(ids[:2])
+        if loaded.supports_add:
+            loaded.add(more, ids=ids.max() + 1 + np.arange(len(more)))
+        loaded.search(more[:3], 2)
+
+    def test_changes_in_every_metric(self) -> None:
+        """Adding, removing and `allowed` work in all metrics that are offered, not in the first only.
+
+        If this fails, check that what is added is prepared as what was built, such as normalised.
+        """
+        for metric in self._metrics()[1:]:
+            index = self._make(metric=metric)
+            held = self._fitting(index, self._numbers(21, 40, self._dim(), self._kind(index)))
+            ids = draw_ids(self._seed(21), len(held))
+            index.build(held, ids=ids)
+            if index.supports_add:
+                more = self._fitting(index, self._numbers(22, 30, self._dim(), self._kind(index)))
+                new = ids.max() + 1 + np.arange(len(more))
+                index.add(more, ids=new)
+                held, ids = np.concatenate([held, more]), np.concatenate([ids, new])
+                self._check(index, held, held[[0, -1, -7]], 6, ids=ids)
+            if index.supports_remove:
+                index.remove(ids[[0, 5, -1]])
+                queries = held[[0, 5, -1, 7]]
+                held, ids = np.delete(held, [0, 5, -1], axis=0), np.delete(ids, [0, 5, -1])
+                self._check(index, held, queries, 6, ids=ids)
+                self._check(index, held, queries, len(held) + 4, ids=ids)
+            if index.supports_filter:
+                self._check(index, held, held[[0, 5, 9]], 6, ids=ids, allowed=ids[1::2])
+            with self._saved(index) as loaded:
+                self._check(loaded, held, held[[0, -1]], 6, ids=ids)
+
+    def test_building_again_forgets_changes(self) -> None:
+        """What was added and removed is forgotten when the index is built again.
+
+        If this fails, check that ``_build`` also empties what ``_add`` and ``_remove`` fill.
+        """
+        index, second = self._make().build(self._rows(1)), self._rows(2)
+        if index.supports_add:
+            index.add(self._rows(3, rows=25))
+        if index.supports_remove:
+            index.remove(np.arange(0, len(second), 2))
+        self._use(index, second[:4])
+        index.build(second)
+        assert len(index) == len(second), f"{len(index)} vectors are held, not {len(second)}"
+        assert index.dead == 0, f"nothing was removed, but dead is {index.dead}"
+        self._check(index, second, second[[0, 1, -1]], 6)
+        self._check(index, second, second[[0, 1, -1]], len(second) + 30)
+        if index.supports_add:
+            more = self._rows(4, rows=22)
+            index.add(more)
+            both = np.concatenate([second, more])
+            self._check(index, both, both[[0, -1, -9]], 6)
 
     def test_filter(self) -> None:
         """`allowed` limits the answer to some ids; not declared, it raises `UnsupportedError`.

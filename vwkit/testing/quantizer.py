@@ -21,8 +21,9 @@ from vwkit.testing.asking import Answer
 from vwkit.testing.checks import examples, statistical
 from vwkit.testing.comparing import all_finite, same_form, same_numbers
 from vwkit.testing.data import Rows, ascending
+from vwkit.testing.long_work import LongWork
 from vwkit.testing.strategies import recipes
-from vwkit.testing.vector_suite import VectorSuite, takes_floats
+from vwkit.testing.vector_suite import takes_floats
 from vwkit.types import Array
 
 __all__ = ["QuantizerTests"]
@@ -36,7 +37,7 @@ _CAREFUL = 64
 _NEAR, _EXACT = 1e-5, 1e-12
 
 
-class QuantizerTests(VectorSuite, suite=True):
+class QuantizerTests(LongWork, suite=True):
     """The conformance suite of a quantizer; see `vwkit.testing`.
 
     Attributes
@@ -352,6 +353,23 @@ class QuantizerTests(VectorSuite, suite=True):
             fitted.decode(np.hstack([codes, codes]))
         nothing, wide = fitted.decode(codes[:0]), fitted.decode(codes).shape[1]
         assert nothing.shape == (0, wide), f"no codes become {nothing.shape}, not {(0, wide)}"
+
+    def test_dimensions_that_do_not_divide(self) -> None:
+        """Where dimensions cannot be cut into m equal slices, none is lost: an error, or all are kept.
+
+        If this fails, check ``dim % m`` in ``_fit``, and raise `ParameterError`.
+        """
+        step = self._step()
+        if step == 1:
+            pytest.skip("any number of dimensions is fine")
+        kind = "normal" if takes_floats(self._make()) else "bytes"
+        data = self._numbers(1, self._count(), 2 * step + 1, kind)
+        try:
+            fitted = self._make().fit(data)
+        except VwkitError:
+            return
+        found = fitted.decode(fitted.encode(data)).shape
+        assert found == data.shape, f"vectors of shape {data.shape} come back as {found}"
 
     def test_few_rows(self) -> None:
         """Too few rows, or too few distinct ones, give a clear error or a codebook that works.

@@ -115,6 +115,10 @@ class Suite:
     def _ready(self, **changes: Any) -> Any:
         """Return a backend that is fitted, on data that are always the same."""
 
+    @abstractmethod
+    def _another(self) -> Any:
+        """Return a backend that is fitted on other data of the same shape, and was asked."""
+
     def _ready_from(self, folder: Path) -> Any:
         """Return a backend that is fitted on files in a folder."""
         return self._ready()

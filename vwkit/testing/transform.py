@@ -16,15 +16,16 @@ from vwkit.testing.asking import Answer
 from vwkit.testing.checks import examples
 from vwkit.testing.comparing import same_form, same_numbers
 from vwkit.testing.data import Rows, cut
+from vwkit.testing.long_work import LongWork
 from vwkit.testing.strategies import recipes
-from vwkit.testing.vector_suite import VectorSuite, takes_floats
+from vwkit.testing.vector_suite import takes_floats
 from vwkit.transform import Transform
 from vwkit.types import Array
 
 __all__ = ["TransformTests"]
 
 
-class TransformTests(VectorSuite, suite=True):
+class TransformTests(LongWork, suite=True):
     """The conformance suite of a transform; see `vwkit.testing`.
 
     Attributes
@@ -149,6 +150,9 @@ class TransformTests(VectorSuite, suite=True):
             self._assert_same(
                 (every[i : i + 1],), alone, fitted.deterministic, f"for row {i} alone"
             )
+        equal = self._use(fitted, np.ascontiguousarray(np.repeat(rows[:1], 4, axis=0)))[0]
+        among = np.repeat(every[:1], 4, axis=0)
+        self._assert_same((among,), (equal,), fitted.deterministic, "for row 0 four times")
         backwards = self._use(fitted, np.ascontiguousarray(rows[::-1]))[0]
         self._assert_same((every[::-1],), (backwards,), fitted.deterministic, "in another order")
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -74,6 +75,7 @@ SPECS = {
     "pq": {"quantizer": {"use": "pq", "m": 4, "ks": 16}, "output": []},
     "sharded": {"index": {"use": "sharded", "shards": 3, "index": {"use": "exact"}}},
     "graph": {"clusterer": {"use": "graph-kmeans", "k": 60}},
+    "a tree": {"clusterer": {"use": "tree", "branch": 4, "depth": 3, "beam": 2}},
     "codes": {
         "quantizer": {"use": "pq", "m": 4, "ks": 16},
         "clusterer": {"use": "graph-pqkmeans", "k": 60},
@@ -83,8 +85,8 @@ SPECS = {
 
 @pytest.mark.parametrize("name", SPECS)
 def test_runs_on_vectors(run, vectors, scheduler, name):
-    if "graph" in str(SPECS[name]) and importlib.util.find_spec("vwkit_numba") is None:
-        pytest.skip("graph k-means is in another plugin: pip install ./plugins/vwkit-numba")
+    if name in ("graph", "codes", "a tree") and importlib.util.find_spec("vwkit_numba") is None:
+        pytest.skip("its clusterer is in another plugin: pip install ./plugins/vwkit-numba")
     spec = {**vectors, **SPECS[name]}
     here = run("here", spec)
     assert here
@@ -184,6 +186,16 @@ class TestWhatIsWrong:
         with pytest.raises(RunError, match=rf"numpy is 1\.0 here and {np.__version__} on tcp://"):
             self.begun(scheduler=scheduler)
 
+    def test_a_worker_that_comes_later_with_another_version(self, scheduler, monkeypatch):
+        """Those that are there were compared; whoever joins compares itself, before it computes."""
+        executor = vwkit.create("executor", "dask", scheduler=scheduler, patience=60.0)
+        with executor.ready(vwkit.Job()):
+            executor._cluster.versions = {**described(), "numpy": "1.0"}
+            job = vwkit.Job(executor=executor)
+            with pytest.raises(RunError, match=r"numpy is 1\.0 where the run was begun") as caught:
+                list(job.map(np.sum, np.zeros((20, 2)), rows=10))
+        assert caught.value.exit_status == 1
+
     def test_a_map_outside_a_run(self):
         executor = vwkit.create("executor", "dask")
         with pytest.raises(RunError, match="not begun"):
@@ -214,12 +226,53 @@ def test_a_scheduler_that_others_began(tmp_path, vectors, run):
                 processes[0].kill()
 
         asked["patience"] = 1.0
-        with pytest.raises(RunError, match=r"scheduler went away.*--resume"):
+        with pytest.raises(RunError, match=r"scheduler went away.*--resume") as caught:
             run("gone", spec, asked, progress=kill)
+        assert caught.value.exit_status == 1  # not what could be known before
     finally:
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_a_scheduler_that_comes_back(tmp_path, vectors, run):
+    """All workers are gone with it; the run goes on from what it has."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    plain = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    scheduler = [*plain, "--port", port, "--no-dashboard"]
+    address = f"tcp://127.0.0.1:{port}"
+    plain = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-dashboard"]
+    worker = [*plain, "--nthreads", "1", "--memory-limit", "0", "--no-nanny"]
+    spec = {**vectors, "clusterer": {**LLOYD, "iterations": 30, "tolerance": 0.0}}
+    here = run("here", spec)
+    processes = []
+
+    def begin():
+        processes[:] = [subprocess.Popen(command, **quiet) for command in (scheduler, worker)]
+
+    def end():
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    again = []
+
+    def restart(stage, done, *_):
+        if stage == "clusterer" and done and not again:
+            end()
+            begin()
+            again.append(done)
+
+    begin()
+    try:
+        asked = {"scheduler": address, "workers": 1, "patience": 120.0}
+        assert run("there", spec, asked, progress=restart) == here
+        assert again
+    finally:
+        end()
 
 
 def test_ctrl_c_ends_it_and_all_workers(tmp_path):

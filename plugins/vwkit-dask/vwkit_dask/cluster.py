@@ -17,11 +17,17 @@ from typing import Any
 
 from vwkit.errors import RunError
 
-__all__ = ["Cluster", "described"]
+__all__ = ["Cluster", "ClusterError", "described", "unlike"]
 
 _CLOSING = 10  # seconds that workers have to end by themselves
 # Tasks carry the rows they are about where workers cannot read them; Dask would warn of each.
 _SETTINGS = {"distributed.admin.large-graph-warning-threshold": "1PB"}
+
+
+class ClusterError(RunError):
+    """Schedulers or workers failed in the middle of the work."""
+
+    exit_status = 1
 
 
 class Cluster:
@@ -118,7 +124,8 @@ class Cluster:
 
     def _compare(self, scheduler: str | None) -> None:
         """Refuse other versions: they could give other results, and nobody would know."""
-        mine = _versions()
+        #: What all that join later must have too.
+        self.versions = mine = _versions()
         try:
             found: dict[str, Any] = dict(self.client.run(described))
             if scheduler is not None:
@@ -129,13 +136,13 @@ class Cluster:
                 "scheduler need vwkit-dask and all packages that are installed here"
             ) from None
         for address, theirs in found.items():
-            for name, version in mine.items():
-                other = theirs.get(name, version)
-                if other != version:
-                    raise RunError(
-                        f"executor dask: {name} is {version} here and {other} on {address}; install "
-                        "the same version everywhere"
-                    )
+            difference = unlike(mine, theirs)
+            if difference is not None:
+                name, version, other = difference
+                raise RunError(
+                    f"executor dask: {name} is {version} here and {other} on {address}; install "
+                    "the same version everywhere"
+                )
 
     # Looking
 
@@ -244,6 +251,15 @@ def described() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def unlike(mine: dict[str, str], theirs: dict[str, str]) -> tuple[str, str, str] | None:
+    """Return what is of another version, and both versions; what only one has does not count."""
+    for name, version in mine.items():
+        other = theirs.get(name, version)
+        if other != version:
+            return name, version, other
+    return None
 
 
 _versions = described  # of this process

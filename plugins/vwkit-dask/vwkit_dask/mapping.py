@@ -14,9 +14,8 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Any
 
-from vwkit.errors import RunError
 from vwkit.jobs import Chunks, Job, Kernel
-from vwkit_dask.cluster import Cluster
+from vwkit_dask.cluster import Cluster, ClusterError
 from vwkit_dask.work import (
     Dropped,
     Result,
@@ -74,7 +73,15 @@ class Mapped:
         self._futures: dict[int, Any] = {}
         self._places = self._present()
         memory = 0 if cluster.foreign else max(1 << 20, job.memory // len(self._places))
-        value = Shared(kernel, dict(arrays), chunks.reader, chunks.combine, chunks.split, memory)
+        value = Shared(
+            kernel,
+            dict(arrays),
+            chunks.reader,
+            chunks.combine,
+            chunks.split,
+            memory,
+            cluster.versions,
+        )
         packed = pack(value, uuid.uuid4().hex)
         self._shared = self._made(_Piece(shared_value, [], (packed,)))
         if packed.nbytes > _LARGE and len(set(self._places)) > 2:
@@ -263,21 +270,24 @@ class Mapped:
         from concurrent.futures import CancelledError
 
         from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
 
         if isinstance(error, ModuleNotFoundError):
-            raise RunError(
+            raise ClusterError(
                 f"executor dask: a worker has no module {error.name}; install there what is here"
             ) from error
-        lost = (CancelledError, KilledWorker, Dropped)
-        if not isinstance(error, (*lost, OSError)) or (
-            isinstance(error, OSError) and self._cluster.alive
-        ):
+        # A connection that broke while a result was fetched; it may be a moment until the client
+        # knows that it has no scheduler.
+        lost = (CancelledError, KilledWorker, Dropped, CommClosedError)
+        if not isinstance(error, lost) and (not isinstance(error, OSError) or self._cluster.alive):
             raise error
+        if isinstance(error, CommClosedError):
+            time.sleep(_LOOK)
         self._wait_for_scheduler()
         piece.repeats += 1
         if piece.repeats > _REPEATS:
             why = "workers died each time" if isinstance(error, KilledWorker) else "it was lost"
-            raise RunError(
+            raise ClusterError(
                 f"executor dask: a part of the work was begun {_REPEATS + 1} times, and {why}; look at "
                 "the memory of the workers, and go on with --resume"
             ) from error
@@ -288,14 +298,14 @@ class Mapped:
         while not self._cluster.alive:
             self._job.check()
             if time.monotonic() - begun > self._patience or self._cluster.gone:
-                raise RunError(
+                raise ClusterError(
                     "executor dask: the scheduler went away; what was done is kept: begin it again, "
                     "and go on with --resume"
                 )
             time.sleep(_LOOK)
 
-    def _nobody(self) -> RunError:
-        return RunError(
+    def _nobody(self) -> ClusterError:
+        return ClusterError(
             f"executor dask: there was no worker for {self._patience:g} seconds; what was done is "
             "kept: begin some, and go on with --resume"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pickle
 import threading
 import warnings
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.jobs import Job, available_memory, one_blas_thread, use_job
+from vwkit_dask.cluster import ClusterError, described, unlike
 
 __all__ = [
     "Dropped",
@@ -77,6 +79,7 @@ class Shared:
     combine: Callable[[Any, Any], Any] | None
     split: Callable[[Any], tuple[Any, Any]] | None
     memory: int  # for each task; 0 for what there is
+    versions: dict[str, str]  # what a worker must have that joins in the middle
 
 
 @dataclass
@@ -105,11 +108,30 @@ def _open(packed: Packed) -> Shared:
     with _lock:
         found = _opened.get(packed.token)
         if found is None:
-            found = _opened[packed.token] = packed.open()
+            found = packed.open()
+            _compare(found.versions)
+            _opened[packed.token] = found
         _opened.move_to_end(packed.token)
         while len(_opened) > _OPENED:
             _opened.popitem(last=False)
         return found
+
+
+_here = functools.cache(described)  # a process keeps what it has imported
+
+
+def _compare(versions: dict[str, str]) -> None:
+    """Refuse to compute with other versions: this worker was not there when the run began."""
+    difference = unlike(versions, _here())
+    if difference is not None:
+        from distributed import get_worker
+
+        name, wanted, own = difference
+        raise ClusterError(
+            f"executor dask: {name} is {wanted} where the run was begun and {own} on "
+            f"{get_worker().address}, a worker that came later; install the same version everywhere, "
+            "and go on with --resume"
+        )
 
 
 class Dropped(Exception):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import vwkit
 from vwkit.errors import DataError
+from vwkit.estimates import Estimate
 from vwkit.jobs import job
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
@@ -73,6 +74,14 @@ class RQ(vwkit.Quantizer):
 
     def __post_init__(self) -> None:
         bits_of(self.ks, self.iterations)
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        taken = min(rows, max(self.ks, self.train_rows or _ROWS * self.ks))
+        return Estimate(
+            work=self.m * taken * dim * (self.iterations * (self.ks + 300.0) + self.ks * self.beam),
+            memory=8.0 * taken * dim * (1 + self.beam),
+            disk=4 * self.m * self.ks * dim,
+        )
 
     def _fit(self, vectors: Any) -> None:
         faiss, current = load_faiss("quantizer rq"), job()

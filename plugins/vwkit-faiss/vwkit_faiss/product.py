@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError
+from vwkit.estimates import Estimate
 from vwkit.hashing import derive_seed, sample_rows
 from vwkit.jobs import job
 from vwkit.quantizer import check_slices
@@ -34,6 +35,9 @@ Codewords = Annotated[int, annotated_types.Ge(2), annotated_types.Le(65_536)]
 _PRODUCT_ROWS = 1024
 # As FAISS has them: k-means iterations for each rotation, and more for the first.
 _FIRST_ITERATIONS, _ITERATIONS = 40, 4
+# What a pass over very few rows takes in any case, where a product of two numbers is 1.
+_CALL_WORK = 1e6
+_LIBRARY_BYTES = 8 << 20
 # FAISS learns a rotation from 256 rows a codeword, and codebooks from more.
 _ROTATION_ROWS = 256
 _MANY_ITERATIONS = 10_000
@@ -100,6 +104,14 @@ class FaissPQ(vwkit.Quantizer):
                 book[j] = words if own is None else own.back(words)
         job().progress(self.m, self.m, "subspaces")
         self.codebook = book
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        taken = min(rows, max(self.ks, self.train_rows or 1000 * self.ks))
+        return Estimate(
+            work=self.iterations * (taken * (self.ks + 300.0) * dim + self.m * _CALL_WORK),
+            memory=taken * (dim * (itemsize + 4.0) + 4.0 * dim / self.m) + _LIBRARY_BYTES,
+            disk=4 * self.ks * dim,
+        )
 
     def _restore(self, state: dict[str, Array]) -> None:
         check_book(self, state, (self.m, self.ks, (self._dim or 0) // self.m), {"codebook"})
@@ -193,6 +205,19 @@ class OPQ(vwkit.Quantizer):
         self.codebook = (book.astype(np.float64) / frame.scale + origin).astype(np.float32)
         self.rotation = turn.astype(np.float32)
         current.progress(self.rotations + self.m, self.rotations + self.m, "turns and subspaces")
+
+    def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
+        taken = min(rows, max(self.ks, self.train_rows or 1000 * self.ks))
+        turning = min(taken, _ROTATION_ROWS * self.ks)
+        passes = self.rotations * _ITERATIONS + _FIRST_ITERATIONS
+        assigned = (self.ks + 300.0) * dim
+        return Estimate(
+            work=passes * (turning * assigned + self.m * _CALL_WORK)
+            + self.rotations * (2.0 * turning * dim**2 + 20.0 * dim**3)
+            + self.iterations * taken * assigned,
+            memory=taken * dim * (itemsize + 8.0) + 12.0 * turning * dim + _LIBRARY_BYTES,
+            disk=4 * (self.ks * dim + dim**2),
+        )
 
     def _turned(
         self, faiss: Any, framed: NDArray[np.float32]

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vwkit_numba import FastOPQ
 from vwkit_numba.pq_rotation import Turns, turned
 
 import vwkit
 from vwkit import Stream
 from vwkit.errors import ArtifactError, DataError
 from vwkit.reference import pq as reference
-from vwkit.testing import QuantizerTests
-
-
-class TestFastOPQ(QuantizerTests):
-    backend = FastOPQ
-    params: ClassVar[dict[str, Any]] = {"m": 2, "ks": 16, "rotations": 4}
-
-
-class TestSlicesOfOneNumber(QuantizerTests):
-    backend = FastOPQ
-    params: ClassVar[dict[str, Any]] = {"m": 6, "ks": 2, "rotations": 2, "iterations": 3}
 
 
 def _made(name: str = "fast-opq", **params: Any) -> Any:

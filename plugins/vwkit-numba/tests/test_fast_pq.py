@@ -2,39 +2,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vwkit_numba import FastPQ
 
 import vwkit
 from vwkit import Stream
 from vwkit.errors import ArtifactError, DataError, FewDistinctRows, ParameterError
 from vwkit.reference import pq as reference
-from vwkit.testing import QuantizerTests
-
-
-class TestFastPQ(QuantizerTests):
-    backend = FastPQ
-    params: ClassVar[dict[str, Any]] = {"m": 2, "ks": 16}
-
-
-class TestOneSlice(QuantizerTests):
-    backend = FastPQ
-    params: ClassVar[dict[str, Any]] = {"m": 1, "ks": 5}
-
-
-class TestSlicesOfOneNumber(QuantizerTests):
-    backend = FastPQ
-    params: ClassVar[dict[str, Any]] = {"m": 6, "ks": 2, "iterations": 3}
-
-
-class TestFewTrainingRows(QuantizerTests):
-    backend = FastPQ
-    params: ClassVar[dict[str, Any]] = {"m": 3, "ks": 8, "train_rows": 100}
 
 
 def _descriptors(rows: int, dim: int, seed: int = 0) -> np.ndarray[Any, Any]:

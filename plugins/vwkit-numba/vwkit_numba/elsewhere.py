@@ -13,7 +13,11 @@ What travels in a pass of a fit, for n rows, k centers of d dimensions, and κ n
   center; 8 for a weight; and 4 more, the gap, once rows are left out because nothing near has moved;
 * from it, for each of its rows that was compared: 4 bytes of the gap, and every second time 4 of the
   second nearest center; 4 of a label that changed; and a few bits that say which rows these are;
+  and for its block a bit for each cluster that rows left or came to;
 * between workers and from the last: 8·d + 52 bytes for each cluster that has rows in the block.
+
+Blocks come back in the order of the rows, but for what is added up, which comes last. So how far a pass
+is can be kept while rows are labelled; while they are added up alone it cannot, and that is done again.
 
 Rows themselves travel only where workers cannot read them: those of arrays in memory, and of compressed
 files.
@@ -22,19 +26,20 @@ files.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vwkit.jobs import Job, job
+from vwkit.jobs import Job
+from vwkit.row_readers import Behind
 from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba.frames import Frame
 from vwkit_numba.lists import Lists
+from vwkit_numba.marks import Mark
+from vwkit_numba.on_worker import Work, merged, on_block, parted
 from vwkit_numba.passes import Groups, Passes, Task
-from vwkit_numba.room import readonly
 from vwkit_numba.taking import aligned, block_rows
 from vwkit_numba.totals import PartTotals, Tally, Totals
 
@@ -42,8 +47,6 @@ __all__ = ["Elsewhere", "passes_of"]
 
 #: From this share of clusters on that change, all are added up in the pass that finds it out.
 _MANY = 0.5
-# What no row has: it tells that nothing was written.
-_UNWRITTEN = -1
 
 
 def passes_of(
@@ -60,97 +63,6 @@ def passes_of(
     found = Elsewhere(stream, weights, frame, current, seed)
     found.block = block_rows(stream, centers)
     return found
-
-
-# What a worker does -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Work:
-    """A task on a block, and what it needs of the fit."""
-
-    task: Task
-    frame: Frame
-    seed: int
-    scales: NDArray[np.float64]
-    weighted: bool
-    reads: int
-    written: tuple[np.dtype[Any], ...]
-
-
-@dataclass(frozen=True)
-class _Change:
-    """What became other numbers among those of the rows of a block.
-
-    Attributes
-    ----------
-    which : uint8 or None
-        Packed bits: for which rows; None for all.
-    values
-        One for each of these.
-    """
-
-    which: NDArray[np.uint8] | None
-    values: Array
-
-    @classmethod
-    def of(cls, before: Any, after: Array) -> _Change:
-        other = before != after
-        return cls(None, after) if other.all() else cls(np.packbits(other), after[other])
-
-    def put(self, into: Array) -> None:
-        from vwkit_numba import merging
-
-        if self.which is None:
-            into[:] = self.values
-        else:
-            merging.put(readonly(self.which), readonly(self.values), into)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What comes of some blocks: for each its rows and what changed there, and all that adds up."""
-
-    blocks: tuple[tuple[range, list[_Change]], ...]
-    tally: Any
-
-
-def _merged(a: _Found, b: _Found) -> _Found:
-    tally = b.tally if a.tally is None else a.tally
-    if a.tally is not None and b.tally is not None:
-        tally = a.tally.merged(b.tally)
-    return _Found(a.blocks + b.blocks, tally)
-
-
-def _parted(found: _Found) -> tuple[_Found, _Found]:
-    return _Found(found.blocks, None), _Found((), found.tally)
-
-
-def _on_block(
-    rows: Array, numbers: range, *given: Array, work: _Work, arrays: dict[str, Any]
-) -> _Found:
-    """Run a task on a block of rows."""
-    weights = _own(given[0]) if work.weighted else None
-    read = given[work.weighted : work.weighted + work.reads]
-    before = given[work.weighted + work.reads :]
-    # Others may hold what was given.
-    changed = [np.array(one) for one in before]
-    written = [np.full(len(rows), _UNWRITTEN, dtype) for dtype in work.written]
-    stream = Stream.from_array(rows)
-    passes = Passes(stream, weights, work.frame, job(), work.seed, _own(work.scales), numbers.start)
-    try:
-        tally = work.task(passes, *map(_own, read), *changed, *written, **arrays)
-    finally:
-        passes.close()
-    changes = [_Change.of(old, new) for old, new in zip(before, changed, strict=True)]
-    changes += [_Change.of(_UNWRITTEN, new) for new in written]
-    return _Found(((numbers, changes),), tally)
-
-
-def _own(array: Array) -> Array:
-    """Return what compiled code takes for an ordinary array."""
-    own: Array = np.require(array, requirements=["C", "W"])
-    return own
 
 
 # Tasks --------------------------------------------------------------------------------------------
@@ -215,6 +127,14 @@ def _added(
 # Here ---------------------------------------------------------------------------------------------
 
 
+def _behind(stream: Stream, row: int, block: int) -> Stream:
+    """Return the rows from one on; workers can read them if they can read all."""
+    rest = stream.from_row(row)
+    if rest.reader is None and stream.reader is not None:
+        rest.reader, rest.step = Behind(stream.reader, row), block
+    return rest
+
+
 class Elsewhere(Passes):
     """The same passes, each block of rows on a worker.
 
@@ -235,30 +155,40 @@ class Elsewhere(Passes):
         change: tuple[Array, ...] = (),
         write: tuple[Array, ...] = (),
         unit: str | None = None,
+        mark: Mark | None = None,
+        rows: int = 0,
     ) -> Iterator[Any]:
-        """Run a task on all blocks of rows; see `Passes.run`."""
+        """Run a task on all blocks of rows; see `Passes.run`. What is added up comes last."""
         self.job.check()
+        mark = mark or Mark()
+        done = mark.row
+        if done >= self.rows:
+            return
         written = tuple(one.dtype for one in write)
         weighted = self.weights is not None
-        work = _Work(task, self.frame, self.seed, self.scales, weighted, len(read), written)
+        work = Work(task, self.frame, self.seed, self.scales, weighted, len(read), written)
         # What lies in a file is pickled as an array.
-        cut = map(np.asarray, [*([self.weights] if weighted else []), *read, *change])
+        given = [range(self.rows), *([self.weights] if weighted else []), *read, *change]
+        cut = [one if isinstance(one, range) else np.asarray(one) for one in given]
         found = self.job.map(
-            _on_block,
-            self.stream,
+            on_block,
+            _behind(self.stream, done, self.block),
             {"work": work, "arrays": dict(arrays)},
-            aligned=aligned(range(self.rows), *cut),
+            aligned=aligned(*(one[done:] for one in cut)),
             rows=self.block,
-            combine=_merged,
-            split=_parted,
+            combine=merged,
+            split=parted,
             unit=unit,
         )
         for one in found:
             for numbers, changes in one.blocks:
                 for what, target in zip(changes, change + write, strict=True):
                     what.put(target[numbers.start : numbers.stop])
+                if numbers.start == done:
+                    done = numbers.stop
             if one.tally is not None:
                 yield one.tally
+            mark.reached(done)
 
     def assign(
         self,
@@ -273,6 +203,7 @@ class Elsewhere(Passes):
         *,
         keep: bool = False,
         touched: NDArray[np.bool_] | None = None,
+        mark: Mark | None = None,
     ) -> int:
         """Label all rows from their groups' lists; see `Passes.assign`."""
         arrays = {
@@ -282,7 +213,9 @@ class Elsewhere(Passes):
             "half": half,
             "keep": keep,
         }
-        return self._tallied(groups, arrays, labels, gaps, runners, touched, fresh=True)[0]
+        mark = mark or Mark()
+        self._tallied(groups, arrays, labels, gaps, runners, touched, mark, fresh=True)
+        return mark.changed
 
     def update(
         self,
@@ -295,13 +228,16 @@ class Elsewhere(Passes):
         totals: Totals,
         touched: NDArray[np.bool_],
         draw: int,
+        mark: Mark,
         *,
         keep: bool,
-    ) -> int:
-        """Label all rows and add up the clusters that change; see `Passes.update`."""
+    ) -> bool:
+        """Label all rows and perhaps add up the clusters that change; see `Passes.update`."""
         state = labels, gaps, runners
-        if touched.mean() < _MANY:
-            return super().update(groups, lists, ready, *state, totals, touched, draw, keep=keep)
+        if mark.row or touched.mean() < _MANY:
+            return super().update(
+                groups, lists, ready, *state, totals, touched, draw, mark, keep=keep
+            )
         centers, half = ready
         arrays = {
             "group_count": len(half) - 1,
@@ -313,13 +249,13 @@ class Elsewhere(Passes):
         }
         # Rows that are left out have their gaps from before.
         fresh = not getattr(groups, "some", True)
-        changed, parts = self._tallied(groups, arrays, *state, touched, fresh=fresh)
+        parts = self._tallied(groups, arrays, *state, touched, mark, fresh=fresh)
         totals.clear(touched)
         for part in parts:
             counted = touched[part.clusters]
             some = PartTotals(part.clusters[counted], part.totals.of(counted))
             totals.add(some, some.clusters)
-        return changed
+        return True
 
     def _tallied(
         self,
@@ -329,10 +265,11 @@ class Elsewhere(Passes):
         gaps: NDArray[np.float32],
         runners: NDArray[np.int32] | None,
         touched: NDArray[np.bool_] | None,
+        mark: Mark,
         *,
         fresh: bool,
-    ) -> tuple[int, list[PartTotals]]:
-        """Label the rows; return how many changed, and what was added up.
+    ) -> list[PartTotals]:
+        """Label the rows; return what was added up.
 
         With `fresh` no task needs the gaps from before.
         """
@@ -349,20 +286,24 @@ class Elsewhere(Passes):
             "groups": groups if callable(groups) else None,
             **arrays,
         }
-        changed, parts = 0, []
+        parts = []
         for tally in self.run(
             _assigned,
             given,
             read=tuple(read.values()),
             change=tuple(change.values()),
             write=tuple(write.values()),
+            mark=mark,
         ):
-            changed += tally.changed
+            if isinstance(tally, PartTotals):
+                parts.append(tally)
+                continue
+            mark.changed += tally.changed
             if tally.totals is not None:
                 parts.append(tally.totals)
             if touched is not None:
                 tally.mark(touched)
-        return changed, parts
+        return parts
 
     def accumulate(
         self,
@@ -372,14 +313,20 @@ class Elsewhere(Passes):
         totals: Totals,
         active: NDArray[np.bool_],
         draw: int,
+        mark: Mark | None = None,
     ) -> None:
-        """Add up the rows of the active clusters anew; see `Passes.accumulate`."""
-        totals.clear(active)
+        """Add up the rows of the active clusters anew; see `Passes.accumulate`.
+
+        What workers add up comes in the end alone, so that the mark is told of nothing.
+        """
+        row = 0 if mark is None else mark.row
+        if row == 0:
+            totals.clear(active)
         which = np.flatnonzero(active)
         if not len(which):
             return
         place = np.full(len(active), -1, np.int32)
         place[which] = np.arange(len(which), dtype=np.int32)
         arrays = {"place": place, "centers": centers[which], "draw": draw}
-        for part in self.run(_added, arrays, read=(labels, gaps)):
+        for part in self.run(_added, arrays, read=(labels, gaps), mark=Mark(row=row)):
             totals.add(part, which[part.clusters])

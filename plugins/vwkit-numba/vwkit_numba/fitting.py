@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import vwkit
-from vwkit.clusterer import warn_few_distinct
 from vwkit.jobs import job
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
-from vwkit_numba import graph_kernels
+from vwkit_numba import few_rows, graph_kernels
 from vwkit_numba.coarse import group_centers
 from vwkit_numba.compiling import compilation_told
 from vwkit_numba.elsewhere import passes_of
 from vwkit_numba.frames import given_centers
 from vwkit_numba.graph import Graph, build, renew
+from vwkit_numba.keeping import Keeper, fingerprint
 from vwkit_numba.lists import Moving
+from vwkit_numba.marks import Doing, Mark, Phase
 from vwkit_numba.passes import Frame, Totals, inner
 from vwkit_numba.predicting import everywhere, walk
 from vwkit_numba.room import per_row, room
-from vwkit_numba.start import start
+from vwkit_numba.start import Sketch, start
 
 if TYPE_CHECKING:
     from vwkit_numba.graph_kmeans import GraphClusterer
@@ -63,6 +63,10 @@ class Fit:
         self.runners = room(self.rows, np.int32, memory)
         self.gaps = room(self.rows, np.float32, memory)
         self.totals = Totals.zeros(self.k, self.passes.dim)
+        self.centers = np.zeros((0, self.passes.dim), np.float32)
+        self.sketch = Sketch(self.runners, self.centers, np.zeros(0, np.int64))
+        self.mark = Mark(told=self._reached)
+        self.keeper = Keeper(self.job, fingerprint(params, self.passes, given=init is not None))
         self.objective: list[float] = []
         self.changed: list[int] = []
         self.moved: list[int] = []
@@ -82,23 +86,22 @@ class Fit:
             self.passes.close()
 
     def _run(self) -> None:
-        begun = self.job.within("start")
-        for kept in (self.job, begun):
-            saved = kept.resume()
-            if saved is not None and self._fits(saved[1]):
-                step = self._take_up(*saved)
-                break
-        else:
+        """Go from the mark, at first the beginning, to the end."""
+        self.keeper.take_up(self)
+        mark = self.mark
+        if not self.objective:
             self._begin()
-            step = 0
-            begun.checkpoint(step, self._state())  # the start alone takes a few passes
-        while step < self.params.iterations and not self._converged(step):
-            self._update(relocate=self._relocating(step))
+            self.keeper.keep(self, begun=False)  # it takes a few passes
+        while mark.phase == Phase.ITERATE and (mark.doing or self._goes_on()):
+            if not mark.doing:
+                self._update(relocate=self._relocating(len(self.moved)))
             self._assign()
-            step += 1
-            self._told(step)
-            self.job.checkpoint(step, self._state())
-        self._repair()
+            self._told(len(self.moved))
+            self.keeper.keep(self, begun=True)
+        if mark.phase <= Phase.REPAIR:
+            self._repair()
+        if mark.phase == Phase.FILL:
+            self._fill()
         if self.params.finish == "exact" and self.distinct:
             self._assign_exactly()
         self._hand_over()
@@ -106,24 +109,29 @@ class Fit:
     # Steps
 
     def _begin(self) -> None:
-        passes, init = self.passes, self.init
-        if init is None:
-            centers, _ = start(passes, self.k, self.labels, self.gaps)
-            self.centers = self._projected(centers)
-        else:
-            given = given_centers(init, (self.k, passes.stream.dim), passes.frame)
-            self.centers = passes.frame.placed(given)
-        moved, half = inner(self.centers, passes.frame)
-        coarse = group_centers(moved[:-1], self.job, self.params.seed)
-        self.graph = build(passes, moved, half, coarse, self._neighbours)
-        if init is not None:
-            walk(passes, moved, half, coarse, self.graph, self.labels, self.gaps, _PROBES)
-        self.ready = moved, half
+        passes, init, mark = self.passes, self.init, self.mark
+        coarse = None
+        if mark.doing < Doing.WALK:
+            if init is None:
+                found = start(
+                    passes, self.k, self.sketch, self.labels, self.gaps, self.totals, mark
+                )
+                self.centers = self._projected(found)
+            else:
+                given = given_centers(init, (self.k, passes.stream.dim), passes.frame)
+                self.centers = passes.frame.placed(given)
+            self.ready = inner(self.centers, passes.frame)
+            coarse = group_centers(self.ready[0][:-1], self.job, self.params.seed)
+            self.graph = build(passes, *self.ready, coarse, self.width)
+        if init is not None and mark.upto(Doing.WALK):
+            coarse = coarse or group_centers(self.ready[0][:-1], self.job, self.params.seed)
+            walk(passes, *self.ready, coarse, self.graph, self.labels, self.gaps, _PROBES, mark)
         self._assign()
 
     @property
-    def _neighbours(self) -> int:
-        return -(-self.params.neighbours // 4) * 4
+    def width(self) -> int:
+        """Entries of a list of neighbours: a multiple of four."""
+        return -(-min(self.params.neighbours, self.k) // 4) * 4
 
     def _assign(self) -> None:
         """Label the rows by lists of centers, and add them up.
@@ -132,12 +140,27 @@ class Fit:
         nearest center found there: a row at the border of its cluster has its nearest center in
         one of the two far more often than in one of them.
         """
+        mark, added = self.mark, False
+        if mark.doing != Doing.ADD:
+            mark.enter(Doing.ASSIGN)
+            added = self._compare()
+            self.changed.append(mark.changed)
+            mark.enter(Doing.ADD)
+        if not added:
+            self._add()
+        mark.leave()
+        self.still[self.touched] = 0
+        self.touched[:] = False
+        self.objective.append(self.passes.objective(self.totals))
+
+    def _compare(self) -> bool:
+        """Label the rows; tell whether they are also added up."""
         hop = len(self.objective) % 2 == 1
         # What has been compared since anything moved would give the same labels again. While centers
         # move elsewhere the gaps count, too, and are to be those of the last pass.
         still = self.still >= (4 if hop else 3)
         still &= not self._relocating(len(self.objective) - 1)
-        changed = self.passes.update(
+        return self.passes.update(
             Moving(still, self.still >= 2 if hop else None),
             self.graph.as_lists(),
             self.ready,
@@ -147,20 +170,22 @@ class Fit:
             self.totals,
             self.touched,
             len(self.objective),
+            self.mark,
             keep=hop,
         )
-        self.changed.append(changed)
-        self.still[self.touched] = 0
-        self.touched[:] = False
-        self.objective.append(self.passes.objective(self.totals))
+
+    def _add(self) -> None:
+        draw = len(self.objective)  # another draw of far rows each time
+        state = self.labels, self.ready[0], self.gaps, self.totals, self.touched
+        self.passes.accumulate(*state, draw, self.mark)
 
     def _accumulate(self) -> None:
-        """Add up the clusters whose rows or center are others than before."""
-        draw = len(self.objective)  # another draw of far rows each time
-        self.passes.accumulate(
-            self.labels, self.ready[0], self.gaps, self.totals, self.touched, draw
-        )
+        """Add up the clusters whose rows or center are others than before: the objective, too."""
+        self.mark.enter(Doing.ADD)
+        self._add()
+        self.mark.leave()
         self.touched[:] = False
+        self.objective[-1] = self.passes.objective(self.totals)
 
     def _update(self, *, relocate: bool) -> None:
         """Move the centers to their means, some of them elsewhere, and renew the graph."""
@@ -239,6 +264,10 @@ class Fit:
     def _relocating(self, step: int) -> bool:
         return self.params.relocate > 0 and step < self.params.iterations // 2
 
+    def _goes_on(self) -> bool:
+        step = len(self.moved)
+        return step < self.params.iterations and not self._converged(step)
+
     def _converged(self, step: int) -> bool:
         if step < 2 or self._relocating(step) or self.moved[-1]:
             return False
@@ -251,38 +280,48 @@ class Fit:
 
     def _repair(self) -> None:
         """Fill clusters that are empty after the last assignment."""
-        for _ in range(_REPAIRS):
-            if self._full():
-                return
-            before = self.centers
-            empty, far = self._spare()
-            self.centers = before.copy()
-            self.centers[empty] = self.passes.frame.placed(self.passes.take(far))
-            self.pairs = np.stack([empty, self.labels[far]], axis=1)
-            self._renew(before)
+        mark = self.mark
+        while mark.doing or (mark.repairs < _REPAIRS and not self._full()):
+            if not mark.doing:
+                mark.phase = Phase.REPAIR
+                mark.repairs += 1
+                before = self.centers
+                empty, far = self._spare()
+                self.centers = before.copy()
+                self.centers[empty] = self.passes.frame.placed(self.passes.take(far))
+                self.pairs = np.stack([empty, self.labels[far]], axis=1)
+                self._renew(before)
             self._assign()
-        self._fill()
+        mark.phase = Phase.FILL
 
     def _fill(self) -> None:
         """Move rows into empty clusters, as long as there are rows away from their centers."""
-        while not self._full():
-            empty, far = self._spare()
-            if not len(far):
-                self._exactly()
-                return
-            # Only these rows change over: to a center that is where they are.
-            self.centers[empty] = self.passes.frame.placed(self.passes.take(far))
-            self.touched[empty] = self.touched[self.labels[far]] = True
-            self.labels[far] = empty
-            self.ready = inner(self.centers, self.passes.frame)
+        mark = self.mark
+        while mark.doing or not self._full():
+            if not mark.doing:
+                empty, far = self._spare()
+                if not len(far):
+                    few_rows.counted(self)
+                    return
+                # Only these rows change over: to a center that is where they are.
+                self.centers[empty] = self.passes.frame.placed(self.passes.take(far))
+                self.touched[empty] = self.touched[self.labels[far]] = True
+                self.labels[far] = empty
+                self.ready = inner(self.centers, self.passes.frame)
             self._accumulate()
-            self.objective[-1] = self.passes.objective(self.totals)
 
     def _assign_exactly(self) -> None:
-        self.corrected = everywhere(self.passes, *self.ready, self.labels, self.gaps, self.touched)
-        self.touched[:] = True  # a repair may have renumbered everything
-        self._accumulate()
-        self.objective[-1] = self.passes.objective(self.totals)
+        mark = self.mark
+        if mark.phase < Phase.REFILL:
+            mark.phase = Phase.EXACT
+            if mark.doing != Doing.ADD:
+                mark.enter(Doing.COMPARE)
+                self.corrected = everywhere(
+                    self.passes, *self.ready, self.labels, self.gaps, self.touched, mark
+                )
+                self.touched[:] = True  # a repair may have renumbered everything
+            self._accumulate()
+            mark.phase = Phase.REFILL
         if self.distinct:
             self._fill()
 
@@ -304,111 +343,29 @@ class Fit:
         far = far[fresh & ~np.isin(places, _as_items(self.centers))]
         return empty[: len(far)], far[: len(empty)]
 
-    def _exactly(self) -> None:
-        """Leave data with hardly k distinct rows to exact k-means, which counts them."""
-        self.distinct = False
-        stream, weights = self.passes.stream, self.passes.weights
-        if self.passes.frame.unit or self.passes.frame.book is not None:
-            self._surplus()
-            return
-        lloyd: Any = vwkit.create(
-            "clusterer",
-            "lloyd",
-            k=self.k,
-            init=self.centers,
-            iterations=5,
-            seed=self.params.seed,
-        )
-        lloyd._fit(stream, weights)
-        self.centers, self.labels = lloyd.centers, lloyd.labels
-        self.objective[-1] = lloyd.objective[-1]
-        self.ready = inner(self.centers, self.passes.frame)
-
-    def _surplus(self) -> None:
-        """Put words that stay empty last, as copies of the last used one."""
-        full = np.flatnonzero(self.totals.totals[:, 0] > 0)
-        order = np.concatenate([full, np.flatnonzero(self.totals.totals[:, 0] == 0)])
-        place = np.empty(self.k, np.int32)
-        place[order] = np.arange(self.k, dtype=np.int32)
-        self.centers = self.centers[order]
-        self.centers[len(full) :] = self.centers[len(full) - 1]
-        self.labels = np.minimum(place[self.labels], len(full) - 1).astype(np.int32)
-        self.ready = inner(self.centers, self.passes.frame)
-        warn_few_distinct(len(full), self.k)
-
     def _hand_over(self) -> None:
         coarse = group_centers(self.ready[0][:-1], self.job, self.params.seed)
         self.params.take_over(self, coarse)
 
     # Progress and checkpoints
 
-    def _told(self, step: int) -> None:
+    def _told(self, step: int, row: int = 0) -> None:
         self.job.progress(
-            step * self.rows,
+            step * self.rows + row,
             self.params.iterations * self.rows,
             "rows",
             iteration=float(step),
             objective=self.objective[-1],
         )
 
-    def _state(self) -> dict[str, Array]:
-        return {
-            "centers": self.centers,
-            "labels": self.labels,
-            "runners": self.runners,
-            "gaps": self.gaps,
-            "still": self.still,
-            "far_keys": self.totals.far_keys,
-            "worth": self.totals.totals[:, 3],
-            "far_rows": self.totals.far_rows,
-            "lists": self.graph.lists,
-            "near": self.graph.near,
-            "objective": np.array(self.objective),
-            "changed": np.array(self.changed, np.int64),
-            "moved": np.array(self.moved, np.int64),
-        }
-
-    def _fits(self, saved: dict[str, Array]) -> bool:
-        shapes = {name: array.shape for name, array in saved.items()}
-        return (
-            shapes.keys()
-            == {
-                "centers",
-                "labels",
-                "runners",
-                "gaps",
-                "still",
-                "far_keys",
-                "worth",
-                "far_rows",
-                "lists",
-                "near",
-                "objective",
-                "changed",
-                "moved",
-            }
-            and shapes["centers"] == (self.k, self.passes.dim)
-            and shapes["labels"] == (self.rows,)
-            and shapes["lists"][1:] == (min(self._neighbours, -(-self.k // 4) * 4),)
-        )
-
-    def _take_up(self, step: int, saved: dict[str, Array]) -> int:
-        """Go on behind a checkpoint: what is not kept is computed again."""
-        self.centers = saved["centers"]
-        self.labels[:], self.runners[:] = saved["labels"], saved["runners"]
-        self.gaps[:], self.still[:] = saved["gaps"], saved["still"]
-        self.graph = Graph(saved["lists"], saved["near"])
-        self.objective = [float(value) for value in saved["objective"]]
-        self.changed = [int(value) for value in saved["changed"]]
-        self.moved = [int(value) for value in saved["moved"]]
-        self.ready = inner(self.centers, self.passes.frame)
-        last = self.objective.pop()
-        self._accumulate()
-        self.objective.append(last)
-        # Clusters that were left out have kept what was drawn before.
-        self.totals.totals[:, 3] = saved["worth"]
-        self.totals.far_keys[:], self.totals.far_rows[:] = saved["far_keys"], saved["far_rows"]
-        return step
+    def _reached(self) -> None:
+        """Tell how far a pass is, and keep that if it is worth it."""
+        mark = self.mark
+        iterating = mark.phase == Phase.ITERATE and len(self.moved) > 0
+        if iterating and mark.doing == Doing.ASSIGN and mark.row < self.rows:
+            self._told(len(self.moved) - 1, mark.row)
+        if self.keeper.due and not (mark.doing == Doing.ADD and mark.row == self.rows):
+            self.keeper.keep(self, begun=len(self.objective) > 0)
 
 
 def _as_items(rows: NDArray[np.float32]) -> NDArray[Any]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.jobs import Job
-from vwkit.stream import Stream
+from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 from vwkit_numba.frames import Frame, inner
 from vwkit_numba.lists import Lists, padded_lists
+from vwkit_numba.marks import Mark
 from vwkit_numba.room import MOST_ROWS, mapped_from, most_rows, readonly, room
+from vwkit_numba.spreading import Spread
 from vwkit_numba.taking import taken
 from vwkit_numba.totals import Totals
 
@@ -35,9 +35,8 @@ __all__ = [
     "room",
 ]
 
-#: Pieces of work for each thread, so that an uneven one does not keep the others waiting.
-_PARTS = 8
 _NONE = np.zeros(0, np.int32)
+_LEAST_ROWS = 1 << 14  # of a stream that are looked at together, however little memory there is
 
 #: Makes the groups of some rows of their labels and runners; it can be pickled.
 Groups = Callable[[NDArray[np.int32], NDArray[np.int32]], NDArray[np.int32]]
@@ -46,7 +45,7 @@ Task = Callable[..., Any]
 
 
 @dataclass
-class Passes:
+class Passes(Spread):
     """The rows, and how kernels are run over them.
 
     Attributes
@@ -89,18 +88,6 @@ class Passes:
         found[order] = self.frame.vectors(taken(self.stream, rows[order]))
         return found
 
-    @property
-    def pool(self) -> ThreadPoolExecutor:
-        """Threads for the kernels, which hold no lock of Python's."""
-        if not hasattr(self, "_pool"):
-            self._pool = ThreadPoolExecutor(self.job.threads, "vwkit-numba")
-        return self._pool
-
-    def close(self) -> None:
-        """End the threads."""
-        if hasattr(self, "_pool"):
-            self._pool.shutdown()
-
     def over(self, rows: Array, first: int) -> Passes:
         """Return the same for some of the rows, on the same threads; without weights."""
         own = Stream.from_array(rows)
@@ -108,45 +95,26 @@ class Passes:
         part._pool = self.pool
         return part
 
-    def spread(self, function: Callable[[int, int], Any], bounds: NDArray[Any]) -> list[Any]:
-        """Call ``function(first, last)`` for consecutive bounds, on all threads."""
-        self.job.check()
-        pairs = [(int(a), int(b)) for a, b in pairwise(bounds) if a < b]
-        if self.job.threads == 1 or len(pairs) < 2:
-            return [function(a, b) for a, b in pairs]
-        return list(self.pool.map(lambda pair: function(*pair), pairs))
-
-    def even(self, count: int) -> NDArray[Any]:
-        """Cut 0…count into parts for the threads."""
-        parts = min(count, self.job.threads * _PARTS)
-        return np.linspace(0, count, parts + 1).astype(np.int64)
-
-    def by_rows(self, starts: NDArray[np.int64]) -> NDArray[Any]:
-        """Cut groups into parts of about as many rows."""
-        load = starts + 2 * np.arange(len(starts))
-        parts = min(len(starts) - 1, self.job.threads * _PARTS)
-        bounds = np.searchsorted(load, np.linspace(0, load[-1], parts + 1))
-        bounds[0], bounds[-1] = 0, len(starts) - 1
-        return bounds
-
-    def parts(self) -> Iterator[tuple[int, Array]]:
-        """Yield the rows with the number of the first, in blocks as large as memory allows."""
+    def parts(self, row: int = 0) -> Iterator[tuple[int, Array]]:
+        """Yield the rows from `row` on with the number of the first, in blocks as large as memory allows."""
+        if row >= self.rows:
+            return
         if self.stream.array is not None:
             array = self.stream.array
             step = most_rows(self.job.memory)
-            for start in range(0, self.rows, step):
+            for start in range(row, self.rows, step):
                 yield start, array[start : start + step]
             return
         row_bytes = self.stream.dim * self.stream.dtype.itemsize + 16
-        step = max(1 << 14, min(MOST_ROWS, self.job.memory // (4 * row_bytes)))
-        start = 0
-        for block in self.stream.rechunk(step):
+        step = max(_LEAST_ROWS, min(MOST_ROWS, self.job.memory // (4 * row_bytes)))
+        start = row
+        for block in self.stream.from_row(row).rechunk(step):
             yield start, block
             start += len(block)
 
-    def blocks(self) -> Iterator[tuple[int, Any]]:
+    def blocks(self, row: int = 0) -> Iterator[tuple[int, Any]]:
         """Yield the same as kernels take it: codes come with their tables."""
-        for start, rows in self.parts():
+        for start, rows in self.parts(row):
             self.frame.check(rows, self.first + start)
             ready = readonly(rows)
             yield start, ready if self.frame.book is None else (ready, readonly(self.frame.tables))
@@ -164,6 +132,7 @@ class Passes:
         *,
         keep: bool = False,
         touched: NDArray[np.bool_] | None = None,
+        mark: Mark | None = None,
     ) -> int:
         """Label all rows from their groups' lists; return how many labels changed.
 
@@ -171,14 +140,15 @@ class Passes:
         their labels and runners; rows with a negative one are left out.
         `runners` gets a center that is most often the second nearest. With `keep`, a row whose
         label is nearer than its group's list keeps it. `touched` tells which clusters change.
+        `mark` tells where to begin, and is told how far it is.
         """
         from vwkit_numba import kernels
 
-        changed = 0
+        mark = mark or Mark()
         frame = self.frame
         numbers, firsts = readonly(lists.numbers), readonly(lists.starts)
         centers, half = readonly(centers), readonly(half)
-        for start, block in self.blocks():
+        for start, block in self.blocks(mark.row):
             here = slice(start, start + _length(block))
             block_labels, block_gaps = labels[here], gaps[here]
             block_runners = _NONE if runners is None else runners[here]
@@ -218,8 +188,9 @@ class Passes:
                 return count
 
             ends = np.concatenate([[0], np.cumsum(pieces[:, 1] - pieces[:, 0])]).astype(np.int64)
-            changed += sum(self.spread(one, self.by_rows(ends) if len(pieces) else ends))
-        return changed
+            mark.changed += sum(self.spread(one, self.by_rows(ends) if len(pieces) else ends))
+            mark.reached(here.stop)
+        return mark.changed
 
     def update(
         self,
@@ -232,28 +203,27 @@ class Passes:
         totals: Totals,
         touched: NDArray[np.bool_],
         draw: int,
+        mark: Mark,
         *,
         keep: bool,
-    ) -> int:
-        """Label all rows as `assign` does and add up the clusters that change; return how many labels do.
+    ) -> bool:
+        """Label all rows as `assign` does; perhaps also add up the clusters that change.
 
         `touched` has the clusters whose centers moved, and gets those whose rows are others now.
+        `mark` counts the labels that change.
+
+        Returns
+        -------
+        bool
+            Whether `totals` and `touched` are already as `accumulate` leaves them.
         """
         centers, half = ready
-        changed = self.assign(
-            groups,
-            len(half) - 1,
-            lists,
-            centers,
-            half,
-            labels,
-            gaps,
-            runners,
-            keep=keep,
-            touched=touched,
+        state = labels, gaps, runners
+        count = len(half) - 1
+        self.assign(
+            groups, count, lists, centers, half, *state, keep=keep, touched=touched, mark=mark
         )
-        self.accumulate(labels, centers, gaps, totals, touched, draw)
-        return changed
+        return False
 
     def run(
         self,
@@ -264,6 +234,8 @@ class Passes:
         change: tuple[Array, ...] = (),
         write: tuple[Array, ...] = (),
         unit: str | None = None,
+        mark: Mark | None = None,
+        rows: int = 1 << 18,
     ) -> Iterator[Any]:
         """Run a task on the rows, perhaps on blocks of them; yield what it returns.
 
@@ -275,9 +247,25 @@ class Passes:
             One number for each row: such as the task needs alone, such as it changes, and such as it
             writes without looking at them (nothing below 0).
         unit : str, optional
-            With it, who runs the task elsewhere tells how far it is.
+            With it, it is told how far this is.
+        mark : Mark, optional
+            Tells where to begin, and is told how far it is, behind what is yielded. Then the task
+            gets some rows at a time, without weights; else all at once.
+        rows : int
+            How many that is here.
         """
-        yield task(self, *read, *change, *write, **arrays)
+        state = (*read, *change, *write)
+        if mark is None:
+            yield task(self, *state, **arrays)
+            return
+        for start, block in self.parts(mark.row):
+            for first, last in row_spans(len(block), rows):
+                here = slice(start + first, start + last)
+                part = self.over(block[first:last], here.start)
+                yield task(part, *(one[here] for one in state), **arrays)
+                if unit is not None:
+                    self.job.progress(here.stop, self.rows, unit)
+                mark.reached(here.stop)
 
     def nearest_groups(
         self, centers: NDArray[np.float32], half: NDArray[np.float32], probes: int
@@ -305,14 +293,17 @@ class Passes:
         totals: Totals,
         active: NDArray[np.bool_],
         draw: int,
+        mark: Mark | None = None,
     ) -> None:
-        """Add up the rows of the active clusters anew."""
+        """Add up the rows of the active clusters anew, or those from a mark on."""
         from vwkit_numba import kernels
 
-        totals.clear(active)
+        mark = mark or Mark()
+        if mark.row == 0:
+            totals.clear(active)
         frame, centers = self.frame, readonly(centers)
         seed = np.uint64((self.seed * 1_000_003 + draw) * 0x9E3779B97F4A7C15 & (1 << 64) - 1)
-        for start, block in self.blocks():
+        for start, block in self.blocks(mark.row):
             here = slice(start, start + _length(block))
             order, starts = self._grouped(labels[here], len(active))
             weights = self._weights[here] if len(self._weights) else self._weights
@@ -350,6 +341,7 @@ class Passes:
                 )
 
             self.spread(one, self.by_rows(starts))
+            mark.reached(here.stop)
 
     def means(self, totals: Totals, centers: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the means of the clusters that have weight; other centers stay."""

@@ -16,6 +16,7 @@ from vwkit.jobs import job
 from vwkit.stream import Stream, row_spans
 from vwkit_numba.coarse import Coarse
 from vwkit_numba.graph import Graph
+from vwkit_numba.marks import Mark
 from vwkit_numba.passes import Frame, Passes, inner, padded_lists
 from vwkit_numba.totals import Tally
 
@@ -60,6 +61,7 @@ def walk(
     labels: NDArray[np.int32],
     gaps: NDArray[np.float32],
     probes: int,
+    mark: Mark | None = None,
 ) -> None:
     """Label all rows: by the members of the nearest groups, then along the graph.
 
@@ -67,6 +69,8 @@ def walk(
     ----------
     probes : int
         Groups whose members each row is compared with.
+    mark : Mark, optional
+        Tells where to begin, and is told how far it is.
     """
     arrays = {
         "centers": centers,
@@ -75,7 +79,8 @@ def walk(
         "graph": graph,
         "probes": probes,
     }
-    for _ in passes.run(_walked, arrays, write=(labels, gaps)):
+    mark = mark or Mark()
+    for _ in passes.run(_walked, arrays, write=(labels, gaps), mark=mark, rows=_ROWS):
         passes.job.check()
 
 
@@ -117,15 +122,16 @@ def everywhere(
     labels: NDArray[np.int32],
     gaps: NDArray[np.float32],
     touched: NDArray[np.bool_],
+    mark: Mark | None = None,
 ) -> int:
     """Label all rows by the nearest of all centers, as float32 tells; return how many change."""
     arrays = {"centers": centers, "half": half}
-    changed = 0
+    mark = mark or Mark()
     state = {"change": (labels,), "write": (gaps,)}
-    for tally in passes.run(_compared, arrays, **state, unit="rows"):
-        changed += tally.changed
+    for tally in passes.run(_compared, arrays, **state, unit="rows", mark=mark, rows=_ROWS):
+        mark.changed += tally.changed
         tally.mark(touched)
-    return changed
+    return mark.changed
 
 
 def _compared(
@@ -149,5 +155,5 @@ def _compared(
             other = before != labels[here]
             touched[before[other]] = touched[labels[here][other]] = True
             changed += int(other.sum())
-            passes.job.progress(start + last, passes.rows, "rows")
+            passes.job.check()
     return Tally.of(changed, touched)

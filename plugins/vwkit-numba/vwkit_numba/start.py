@@ -7,34 +7,85 @@ from them, and a few rounds of k-means of its own. A row is compared with 2·√
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vwkit.hashing import row_hash, sample_rows
 from vwkit.stream import Stream, row_spans
-from vwkit_numba.passes import Passes, Totals, inner, padded_lists, room
+from vwkit_numba.marks import Doing, Mark
+from vwkit_numba.passes import Passes, Totals, inner, padded_lists
 from vwkit_numba.taking import taken
 
-__all__ = ["shares", "start"]
+__all__ = ["Sketch", "shares", "start"]
 
 _ROWS_PER_GROUP = 60
 _GROUP_ITERATIONS = 5
-_ITERATIONS = 2
 _SPAN = 1 << 20
 
 
+@dataclass
+class Sketch:
+    """What a start has so far.
+
+    Attributes
+    ----------
+    groups : (n,) int32
+        The group of each row.
+    centers : (·, d) float32
+        Of the groups, then those that are drawn in them.
+    wanted : (g,) int64
+        How many centers each group gets.
+    """
+
+    groups: NDArray[np.int32]
+    centers: NDArray[np.float32]
+    wanted: NDArray[np.int64]
+
+
 def start(
-    passes: Passes, k: int, labels: NDArray[np.int32], gaps: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    passes: Passes,
+    k: int,
+    sketch: Sketch,
+    labels: NDArray[np.int32],
+    gaps: NDArray[np.float32],
+    totals: Totals,
+    mark: Mark,
+) -> NDArray[np.float32]:
     """Return k centers (k, d), and label the rows by those that they are means of.
 
-    Returns
-    -------
-    centers, compared
-        The means of the rows with each label, and the centers that gave the labels.
+    Parameters
+    ----------
+    sketch
+        Empty, or of a start that is gone on with from `mark`.
+    labels, gaps, totals
+        Written.
     """
-    groups = _split(passes, max(1, round(math.sqrt(k))), gaps)
+    groups = sketch.groups
+    if mark.upto(Doing.SPLIT):
+        _split(passes, max(1, round(math.sqrt(k))), sketch, gaps, mark)
+        sketch.centers, sketch.wanted = _spread_out(passes, groups, k)
+    wanted, centers = sketch.wanted, sketch.centers
+    members = np.split(np.arange(int(wanted.sum()), dtype=np.int32), np.cumsum(wanted)[:-1])
+    lists, count = padded_lists(members, k), len(wanted)
+    compared, half = inner(centers, passes.frame)
+    if mark.upto(Doing.FIRST):
+        passes.assign(groups, count, lists, compared, half, labels, gaps, mark=mark)
+    if mark.upto(Doing.MEANS):
+        every = np.ones(k, np.bool_)
+        passes.accumulate(labels, compared, gaps, totals, every, 0, mark)
+        sketch.centers = centers = passes.means(totals, centers)
+        compared, half = inner(centers, passes.frame)
+    mark.enter(Doing.SECOND)
+    passes.assign(groups, count, lists, compared, half, labels, gaps, mark=mark)
+    return centers
+
+
+def _spread_out(
+    passes: Passes, groups: NDArray[np.int32], k: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Draw k centers from the groups in proportion to their rows; return them, and how many each got."""
     mass: NDArray[np.float64]
     count = int(groups.max()) + 1
     if passes.weights is None:
@@ -47,29 +98,32 @@ def start(
         able = np.bincount(groups[useful], minlength=count)
     wanted = shares(mass, able, k)
     centers = _drawn(passes, groups, wanted, useful)
-    members = np.split(np.arange(len(centers), dtype=np.int32), np.cumsum(wanted)[:-1])
     if len(centers) < k:  # so few rows have weight
         centers = np.concatenate([centers, np.repeat(centers[-1:], k - len(centers), axis=0)])
-    lists = padded_lists(members, k)
-    totals = Totals.zeros(k, passes.dim)
-    every = np.ones(k, np.bool_)
-    for step in range(_ITERATIONS):
-        compared, half = inner(centers, passes.frame)
-        passes.assign(groups, count, lists, compared, half, labels, gaps)
-        if step < _ITERATIONS - 1:
-            passes.accumulate(labels, compared, gaps, totals, every, step)
-            centers = passes.means(totals, centers)
-    return centers, compared
+    return centers, wanted
 
 
-def _split(passes: Passes, count: int, gaps: NDArray[np.float32]) -> NDArray[np.int32]:
+def _split(
+    passes: Passes, count: int, sketch: Sketch, gaps: NDArray[np.float32], mark: Mark
+) -> None:
     """Label the rows by a k-means of a sample."""
+    if mark.row == 0:
+        sketch.centers = _middles(passes, count)
+    compared, half = inner(sketch.centers, passes.frame)
+    count = len(sketch.centers)
+    if count > 1:
+        everyone = padded_lists([np.arange(count)], count)
+        passes.assign(_alike, 1, everyone, compared, half, sketch.groups, gaps, mark=mark)
+
+
+def _middles(passes: Passes, count: int) -> NDArray[np.float32]:
+    """Return at most so many centers of a sample."""
     picked = sample_rows(passes.rows, max(_ROWS_PER_GROUP * count, 1 << 14), passes.seed)
     sample = taken(passes.stream, picked)
     weights = None if passes.weights is None else passes.weights[picked]
     useful = np.arange(len(sample)) if weights is None else np.flatnonzero(weights > 0)
     if count == 1 or len(useful) == 0:
-        return np.zeros(passes.rows, np.int32)
+        return np.zeros((1, passes.dim), np.float32)
     inside = Passes(Stream.from_array(sample), weights, passes.frame, passes.job, passes.seed)
     try:
         order = np.argsort(row_hash(passes.seed + 1, useful), kind="stable")
@@ -88,10 +142,7 @@ def _split(passes: Passes, count: int, gaps: NDArray[np.float32]) -> NDArray[np.
             centers = inside.means(totals, centers)
     finally:
         inside.close()
-    compared, half = inner(centers, passes.frame)
-    groups: NDArray[np.int32] = room(passes.rows, np.int32, passes.job.memory)
-    passes.assign(_alike, 1, everyone, compared, half, groups, gaps)
-    return groups
+    return centers
 
 
 def _alike(labels: NDArray[np.int32], _: NDArray[np.int32]) -> NDArray[np.int32]:

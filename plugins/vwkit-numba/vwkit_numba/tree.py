@@ -20,7 +20,8 @@ from vwkit.stream import Stream
 from vwkit.types import Array
 from vwkit_numba.compiling import compilation_told
 from vwkit_numba.passes import Frame, Passes
-from vwkit_numba.tree_nodes import Nodes, checked_first, go_down, parents
+from vwkit_numba.tree_nodes import Nodes, checked_first, parents
+from vwkit_numba.tree_passes import taken_down
 
 __all__ = ["VocabularyTree"]
 
@@ -96,7 +97,8 @@ class VocabularyTree(vwkit.Clusterer):
         tree = self._nodes(frame)
         passes = Passes(Stream.from_array(data), None, frame, job(), 0)
         try:
-            go_down(passes, tree, nodes, self.depth, self.beam)
+            for _ in taken_down(passes, tree, nodes, self.depth, self.beam):
+                passes.job.check()
         finally:
             passes.close()
         return np.asarray(tree.words[nodes])

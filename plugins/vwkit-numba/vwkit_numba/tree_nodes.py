@@ -1,4 +1,4 @@
-"""The nodes of a vocabulary tree, and how rows go down them."""
+"""The nodes of a vocabulary tree."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 
 from vwkit.errors import ArtifactError
 from vwkit.stream import row_spans
-from vwkit_numba.passes import Frame, Passes, inner
+from vwkit_numba.frames import Frame, inner
 
-__all__ = ["Nodes", "checked_first", "go_down", "parents"]
+__all__ = ["Nodes", "checked_first", "parents"]
 
 _ROWS = 1 << 16
-#: Rows that a thread takes at once.
-_TAKEN = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -66,58 +64,6 @@ def parents(first: NDArray[np.int64]) -> NDArray[np.int32]:
     above = np.zeros(len(first) - 1, np.int32)
     above[1:] = np.repeat(np.arange(len(above), dtype=np.int32), np.diff(first))
     return above
-
-
-def go_down(
-    passes: Passes,
-    tree: Nodes,
-    nodes: NDArray[np.int32],
-    levels: int,
-    beam: int,
-    per_distance: float = 0.0,
-) -> int:
-    """Take all rows down from their nodes, at most so many levels; `nodes` is changed.
-
-    Returns
-    -------
-    int
-        The sum of weight times squared distance in units of 1 / `per_distance`.
-    """
-    from vwkit_numba import tree_kernels
-
-    frame, total = passes.frame, 0
-    for start, block in passes.blocks():
-        here = slice(start, start + len(block))
-        weights = np.zeros(0) if passes.weights is None else passes.weights[here]
-        block_nodes = nodes[here]
-
-        def one(
-            begin: int,
-            end: int,
-            block: Any = block,
-            weights: Any = weights,
-            block_nodes: Any = block_nodes,
-        ) -> int:
-            distance: int = tree_kernels.descend(
-                block,
-                frame.shift,
-                np.float32(frame.scale),
-                begin,
-                end,
-                tree.first,
-                tree.centers,
-                tree.half,
-                levels,
-                beam,
-                weights,
-                per_distance,
-                block_nodes,
-            )
-            return distance
-
-        bounds = np.append(np.arange(0, len(block), _TAKEN), len(block))
-        total += sum(passes.spread(one, bounds))
-    return total
 
 
 def checked_first(first: Any) -> NDArray[np.int64]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vwkit_usearch import USearch, _check_file, _usearch
+from vwkit_usearch import USearch, _usearch
+from vwkit_usearch_file import check_file
 
 import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError
@@ -244,7 +245,7 @@ def test_a_false_file_is_refused(tmp_path: Path, place: int, value: int) -> None
     index = USearch(threads=1).build(ROWS)
     index._save(tmp_path)
     path = tmp_path / "index.usearch"
-    _check_file(path, 16, "f32", "l2sq", 16, 2000, 2000)
+    check_file(path, 16, "f32", "l2sq", 16, 2000, 2000)
     content = bytearray(path.read_bytes())
     assert content[place] != value
     content[place] = value
