@@ -197,6 +197,16 @@ class TestCheckpoints:
         assert arrays["a"].tolist() == [10, 10, 10]
         assert str(arrays["b"]) == "text"
 
+    def test_those_of_other_work_do_not_outlive_new_ones(self, current):
+        for step in (80, 90):
+            current.checkpoint(step, {"a": np.zeros(1)})
+        assert current.resume()[0] == 90  # whoever asked sees that it is not of this work
+        for step in (1, 2, 3):
+            current.checkpoint(step, {"a": np.ones(1)})
+            assert current.resume()[0] == step
+        names = sorted(path.name for path in current.folder.iterdir())
+        assert names == ["step-000000002.npz", "step-000000003.npz"]
+
     def test_they_cost_a_share_of_the_time(self, tmp_path):
         current = Job(folder=tmp_path)
         current.checkpoint(1, {"a": np.zeros(1000)})

@@ -323,8 +323,11 @@ class Job:
             return
         try:
             write_checkpoint(self.folder, step, arrays)
-            for _, old in found_checkpoints(self.folder)[:-_KEPT_CHECKPOINTS]:
-                old.unlink(missing_ok=True)
+            found = found_checkpoints(self.folder)
+            own = [path for other, path in found if other <= step]
+            # One of a later step was not taken up: it is of other work, and would outlive this one's.
+            for path in {path for _, path in found}.difference(own[-_KEPT_CHECKPOINTS:]):
+                path.unlink(missing_ok=True)
         except OSError as error:
             reason = error.strerror or str(error)
             text = (
