@@ -303,6 +303,22 @@ class TestVocabulary:
         with pytest.raises(vwkit.ShapeError, match=r"8 dimensions"):
             self.make().fit(SIFT).encode(SIFT[:, :4])
 
+    def test_training_labels_do_not_travel_with_a_stream(self, monkeypatch):
+        lloyd = vwkit.create("clusterer", "lloyd", k=10, iterations=2).fit(SIFT)
+        words = vwkit.create("quantizer", "vocabulary", clusterer=lloyd)
+        carried = []
+        predict = type(lloyd)._predict
+
+        def watched(self, rows):
+            carried.append(len(self.labels))
+            return predict(self, rows)
+
+        monkeypatch.setattr(type(lloyd), "_predict", watched)
+        stream = vwkit.Stream.from_array(SIFT)
+        assert np.array_equal(np.concatenate(list(words.encode(stream))), words.encode(SIFT))
+        assert np.array_equal(np.concatenate(list(lloyd.predict(stream)))[:, 0], lloyd.labels)
+        assert carried == [0, len(SIFT), 0]
+
 
 class TestBagOfWords:
     IMAGES = tuple(np.random.default_rng(5).integers(0, 256, (6, 5, 4, 3), np.uint8))

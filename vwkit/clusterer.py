@@ -196,12 +196,14 @@ class Clusterer(Backend):
             return self._checked_labels(self._predict(prepared), len(prepared))
         stream = self._prepare(data, dim=self._dim, empty=True, streams=True)
 
+        light = self._light()
+
         def one(chunk: Array) -> Array:
-            return self._checked_labels(self._predict(chunk), len(chunk))[:, None]
+            return light._checked_labels(light._predict(chunk), len(chunk))[:, None]
 
         return stream.map(one, dim=1, dtype=np.int32, kind="labels")
 
-    def _without_labels(self) -> Self:
+    def _light(self) -> Self:
         """Return a copy that labels new rows, and has forgotten those that it was fitted on.
 
         So it travels to other machines without a number for each of these.

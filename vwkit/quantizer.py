@@ -163,12 +163,18 @@ class Quantizer(Backend):
             return Codes.of(codes, self.identity)
         stream = self._prepare(vectors, dim=self._dim, empty=True, streams=True)
 
+        light = self._light()
+
         def one(chunk: Array) -> Array:
-            return self._checked_codes(self._encode(chunk), len(chunk))
+            return light._checked_codes(light._encode(chunk), len(chunk))
 
         return stream.map(
             one, dim=self._code_columns(), dtype=self._code_dtype(), kind=self.codes_kind
         )
+
+    def _light(self) -> Self:
+        """Return what encodes as this does, and travels without what that does not need."""
+        return self
 
     def decode(self, codes: Any) -> Any:
         """Return the (n, d) float32 vectors that codes (n, m) stand for.

@@ -173,12 +173,8 @@ class Aggregated(Featurizer):
     def _light(self) -> Self:
         """Return a copy that travels without the labels of the rows that made the vocabulary."""
         other = copy.copy(self)
-        model = copy.copy(self.vocabulary)
-        if isinstance(model, Vocabulary):
-            vars(model)["clusterer"] = model.clusterer._without_labels()
-        elif isinstance(model, Clusterer):
-            model = model._without_labels()
-        vars(other)["vocabulary"] = model  # it is the same one, though it was fitted
+        # It is the same one, though it was fitted: no parameter is changed.
+        vars(other)["vocabulary"] = self.vocabulary._light()
         return other
 
     def vector_of(self, local: Features) -> Array | Sparse:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from vwkit.index import Index
 from vwkit.kernels import nearest_rows
 from vwkit.quantizer import Quantizer, code_dtype
 from vwkit.types import Array
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Vocabulary"]
 
@@ -122,6 +126,12 @@ class Vocabulary(Quantizer):
             fitting = prepare(vectors, dtypes=clusterer.dtypes, empty=True, who=clusterer.name)
             words = clusterer._predict(fitting)
         return words[:, None].astype(code_dtype(self.k))
+
+    def _light(self) -> Self:
+        other = copy.copy(self)
+        # It is the same one, though it was fitted: no parameter is changed.
+        vars(other)["clusterer"] = self.clusterer._light()
+        return other
 
     def _decode(self, codes: Array) -> Array:
         decoded: Array = self.codebook[0][codes[:, 0]]
