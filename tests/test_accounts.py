@@ -223,7 +223,7 @@ def test_words_that_are_fewer_than_descriptors(tmp_path, patch):
         offsets = np.minimum(stream.offsets, len(less))
         write(path, words, vwkit.Stream.from_array(less, offsets=offsets, kind=stream.kind))
 
-    patch.setattr("vwkit.flow.write_words", lossy)
+    patch.setattr("vwkit.flow_images.write_words", lossy)
     lost(bag_spec(tmp_path / "photos"), tmp_path / "run", "featurizer.words", match="5 were lost")
     healed(bag_spec(tmp_path / "photos"), tmp_path / "run", patch)
 
@@ -235,7 +235,7 @@ def test_images_that_vanish_without_a_reason(tmp_path, patch):
     def lossy(path, featurizer, key, items, hashes, *more):
         extract(path, featurizer, key, items[:-1], hashes[:-1], *more)
 
-    patch.setattr("vwkit.flow.extract", lossy)
+    patch.setattr("vwkit.flow_images.extract", lossy)
     spec = bag_spec(tmp_path / "photos")
     lost(spec, tmp_path / "run", "featurizer.local", match="6 images and it tells of 5")
     healed(spec, tmp_path / "run", patch)

@@ -159,7 +159,15 @@ def test_work_that_does_not_listen_is_left_all_the_same(grace, signals):
     ]
 
 
-def test_work_that_listens_ends_by_itself(capsys):
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, whoever started the tests: a shell's background work ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_work_that_listens_ends_by_itself(capsys, interruptible):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     stop = threading.Event()
     with stopping(stop, "told", grace=1e6):

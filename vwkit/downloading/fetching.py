@@ -143,6 +143,8 @@ def fetch_pictures(
         raise DataError(f"{cache}: cannot be written: {error.strerror or error}") from None
     except RunError as error:
         said = str(error).partition("; ")[0]
+        if isinstance(error.__cause__, OSError):  # nobody has it: it cannot be had
+            raise DataError(said) from None
         raise RunError(f"{said}; wait for it, or name another cache folder") from None
 
 
