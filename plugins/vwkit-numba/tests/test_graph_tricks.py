@@ -13,6 +13,7 @@ from vwkit_numba.fitting import Fit
 from vwkit_numba.lists import Moving
 from vwkit_numba.passes import Frame, Passes, inner
 from vwkit_numba.predicting import everywhere
+from vwkit_numba.totals import Totals
 
 from vwkit.jobs import Job, use_job
 from vwkit.reference import lloyd as reference
@@ -186,6 +187,29 @@ def test_the_graph_is_kept_up(neighbours: int, least: float, relocate: float) ->
         data, k=800, init=start, neighbours=neighbours, relocate=relocate, iterations=20
     )
     assert neighbours_found(model) > least
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_center_is_worth_is_of_the_last_pass(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The center beside it may have gone: then a cluster that is as before is worth more."""
+    pairs_of, seen = Fit._pairs, []
+
+    def watched(fit: Fit, relocate: bool) -> NDArray[np.int64]:
+        if relocate:
+            fresh = Totals.zeros(fit.k, fit.passes.dim)
+            every = np.ones(fit.k, np.bool_)
+            fit.passes.accumulate(fit.labels, fit.ready[0], fit.gaps, fresh, every, 0)
+            seen.append(np.array_equal(fresh.totals, fit.totals.totals))
+        return pairs_of(fit, relocate)
+
+    monkeypatch.setattr(Fit, "_pairs", watched)
+    # Most clusters stay as they are from the first pass on.
+    places = np.random.default_rng(seed).integers(0, 256, (40, 4)).astype(np.uint8)
+    fitted_quietly(np.repeat(places, 15, axis=0), k=34, seed=seed, tolerance=0.0, iterations=20)
+    assert len(seen) == 10
+    assert all(seen)
 
 
 def test_gaps_do_not_name_rows_of_clusters_that_were_left_out() -> None:

@@ -159,7 +159,10 @@ class Fit:
         # What has been compared since anything moved would give the same labels again. While centers
         # move elsewhere the gaps count, too, and are to be those of the last pass.
         still = self.still >= (4 if hop else 3)
-        still &= not self._relocating(len(self.objective) - 1)
+        if self._relocating(len(self.objective) - 1):
+            still[:] = False
+            # Whoever was near may have gone: gaps are others, and so is what they add up to.
+            self.touched |= self.still == 0
         return self.passes.update(
             Moving(still, self.still >= 2 if hop else None),
             self.graph.as_lists(),

@@ -81,8 +81,7 @@ def build(
             # No matrix product: its rounding may depend on the threads of the BLAS.
             order = np.argsort(np.square(wide - wide[g]).sum(axis=1), kind="stable")
             enough = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
-            # The nearest groups first: of what comes after little has to be kept.
-            found = np.concatenate([members[other] for other in order[:enough]])
+            found = np.sort(np.concatenate([members[other] for other in order[:enough]]))
             graph_kernels.nearest_of_many(centers, half, members[g], found, lists, near)
 
     passes.spread(group, np.arange(len(members) + 1))
