@@ -162,7 +162,7 @@ class Fit:
         if self._relocating(len(self.objective) - 1):
             still[:] = False
             # Whoever was near may have gone: gaps are others, and so is what they add up to.
-            self.touched |= self.still == 0
+            self.touched[:] = True
         return self.passes.update(
             Moving(still, self.still >= 2 if hop else None),
             self.graph.as_lists(),
