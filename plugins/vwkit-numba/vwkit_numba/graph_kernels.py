@@ -195,6 +195,7 @@ def nearest_of_many(
             _write_list(
                 own_number, others, line, left, sentinel, graph[own_number], near[own_number]
             )
+            graph[own_number].sort()  # of centers in one place the lowest number comes first
 
 
 @_compiled
