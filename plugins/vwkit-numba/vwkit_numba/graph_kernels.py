@@ -163,7 +163,7 @@ def _write_list(
 def nearest_of_many(
     centers: Any, half: Any, members: Any, candidates: Any, graph: Any, near: Any
 ) -> None:
-    """Write the lists of some centers: themselves and the nearest among many candidates."""
+    """Write the lists of some centers: themselves and the nearest among many ascending candidates."""
     wide = centers.shape[1]
     sentinel = len(half) - 1
     count = len(candidates)
@@ -195,7 +195,12 @@ def nearest_of_many(
             _write_list(
                 own_number, others, line, left, sentinel, graph[own_number], near[own_number]
             )
-            graph[own_number].sort()  # of centers in one place the lowest number comes first
+            # In ascending order, as the candidates are: of centers in one place the lowest comes first.
+            listed, place = graph[own_number], 0
+            while place + 1 < len(listed) and listed[place + 1] < own_number:
+                listed[place] = listed[place + 1]
+                place += 1
+            listed[place] = own_number
 
 
 @_compiled
