@@ -441,6 +441,15 @@ class IgnoresTheSeed(KMeans):
         return data[picked]
 
 
+@wrong("test_another_seed_draws_other_numbers", r"the same answer: numpy.random.default_rng\(0\)")
+class AlwaysTheSameSeed(KMeans):
+    """Has a seed, and draws with another."""
+
+    def _start(self, data, weights):
+        picked = np.random.default_rng(0).permutation(len(data))[: self.k]
+        return data[picked]
+
+
 @wrong("test_global_random_state_is_left_alone", "NumPy's global")
 class DrawsFromNumpy(KMeans):
     """Draws from NumPy's global generator."""

@@ -253,6 +253,14 @@ class IgnoresTheSeed(PlainPQ):
         return int(np.random.default_rng().integers(1 << 30))
 
 
+@wrong("test_another_seed_draws_other_numbers", "the same answer")
+class AlwaysTheSameSeed(PlainPQ):
+    """Has a seed, and draws with another."""
+
+    def _rng_seed(self):
+        return int(np.random.default_rng(seed=12).integers(1 << 30))
+
+
 @wrong("test_global_random_state_is_left_alone", "NumPy's global")
 class ShufflesGlobally(PlainPQ):
     """Shuffles the rows with NumPy's global generator."""

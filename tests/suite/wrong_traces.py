@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from functools import partial
 
@@ -96,6 +97,24 @@ class WritesWhereItIs(OnDisk):
     def _save(self, folder):
         np.save("index.tmp.npy", self._vectors)
         super()._save(folder)
+
+
+@wrong("test_no_threads_or_open_files_are_left", "threads of Python after each")
+class KeepsWaiting(Plain):
+    """Starts a thread that waits for work and is never told that there will be none."""
+
+    def _build(self, vectors):
+        super()._build(vectors)
+        threading.Thread(target=threading.Event().wait, args=(30,), daemon=True).start()
+
+
+@wrong("test_no_threads_or_open_files_are_left", r"open files after each .*vectors\.npy")
+class KeepsOpen(OnDisk):
+    """Opens the file for a library that wants its number, and never closes it."""
+
+    def _load(self, folder):
+        super()._load(folder)
+        self._number = os.open(folder / "vectors.npy", os.O_RDONLY)
 
 
 @wrong("test_no_files_are_left", r"left in the temporary directory: its-.*\.npy")

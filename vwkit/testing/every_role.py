@@ -19,6 +19,7 @@ from vwkit.testing.isolation import (
     HEAVY,
     answers_of_another_process,
     captured,
+    generators,
     global_state,
     manifest,
     modules_after_import,
@@ -260,6 +261,33 @@ class EveryRole(Traces, suite=True):
             )
         exact = self._make(**self._on_one_thread()).deterministic
         self._assert_same(first, second, exact, "with the same seed")
+
+    def test_another_seed_draws_other_numbers(self) -> None:
+        """A backend with a seed does not draw the same random numbers whatever its seed is.
+
+        One that draws nothing from NumPy's generators passes: an algorithm may need no chance.
+
+        If this fails, check for ``np.random.default_rng(0)`` where ``self.seed`` is meant.
+        """
+        if not self._offers("seed"):
+            pytest.skip("it has no seed")
+        answers, drawn = [], []
+        for seed in (3, 8, 21):
+            with use_job(Job(threads=1)), generators(self.backend) as made:
+                one = self._trained(self._make(**self._on_one_thread(), seed=seed))
+                answers.append(self._trial_answer(one))
+            drawn.append(made)
+        if not drawn[0] or drawn[1:] != drawn[:-1]:
+            return
+        same = all(
+            np.asarray(first).tobytes() == np.asarray(other).tobytes()
+            for answer in answers[1:]
+            for first, other in zip(answers[0], answer, strict=True)
+        )
+        assert not same, (
+            "with the seeds 3, 8 and 21 it makes the same generators of random numbers and gives "
+            f"the same answer: numpy.random.default_rng({drawn[0][0]})"
+        )
 
     def test_instances_are_independent(self) -> None:
         """What one backend has fitted is not changed by fitting another one of its class.

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -24,6 +25,7 @@ __all__ = [
     "HEAVY",
     "answers_of_another_process",
     "captured",
+    "generators",
     "global_state",
     "manifest",
     "modules_after_import",
@@ -133,6 +135,24 @@ def pickles(folder: Path) -> list[str]:
 def manifest(folder: Path) -> str:
     """Return the text of an artifact's manifest, which holds a checksum of every file."""
     return (folder / "manifest.json").read_text(encoding="utf-8")
+
+
+@contextlib.contextmanager
+def generators(backend: type) -> Iterator[list[str]]:
+    """Note with what NumPy's generators are seeded that a method of the backend makes, in order."""
+    made = []
+    default_rng = np.random.default_rng
+
+    def noted(*args: Any, **options: Any) -> np.random.Generator:
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and not isinstance(frame.f_locals.get("self"), backend):
+            frame = frame.f_back
+        if frame is not None:  # it is not one that the test makes its data with
+            made.append(", ".join(map(repr, (*args, *options.values()))))
+        return default_rng(*args, **options)
+
+    with mock.patch.object(np.random, "default_rng", noted):
+        yield made
 
 
 def global_state() -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from unittest import mock
 
 import numpy as np
 
-__all__ = ["changed", "elsewhere", "kept", "settings", "written_variables"]
+__all__ = ["changed", "elsewhere", "kept", "open_files", "settings", "written_variables"]
 
 _LEVEL = 35
 
@@ -45,6 +45,18 @@ def settings() -> dict[str, Any]:
         "handler of SIGINT": signal.getsignal(signal.SIGINT),
         "sys.path": list(sys.path),
     }
+
+
+def open_files() -> dict[int, str]:
+    """Return the process's open files by their numbers, none where the system does not tell."""
+    found = {}
+    with contextlib.suppress(OSError):  # as on Windows
+        for name in os.listdir("/dev/fd"):
+            with contextlib.suppress(OSError):  # the listing's own is closed again
+                path = f"/dev/fd/{name}"
+                os.stat(path)
+                found[int(name)] = os.readlink(path) if os.path.islink(path) else path
+    return found
 
 
 def changed(before: dict[str, Any]) -> list[str]:

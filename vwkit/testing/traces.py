@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.metadata
+import itertools
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,31 @@ class Traces(Suite, suite=True):
                 left = sorted(str(one.relative_to(folder)) for one in folder.rglob("*"))
                 assert not left, f"left in the {where} directory: {', '.join(left[:5])}"
 
+    def test_no_threads_or_open_files_are_left(self) -> None:
+        """Threads and open files do not grow in number with every backend that was used and dropped.
+
+        What a library opens once and keeps for all does not count.
+
+        If this fails, check for a thread or a pool that is not stopped, and for a file that is
+        opened without ``with``, and is still referred to when the backend is gone.
+        """
+        self._all_there_is()  # the first time: pools and files that serve for all
+        found = []
+        for _ in range(4):
+            gc.collect()
+            found.append((threading.active_count(), settings.open_files()))
+            self._all_there_is()
+        threads = [count for count, _ in found]
+        assert not _grows(threads), (
+            f"threads of Python after each of four times that one was made, used and dropped: {threads}"
+        )
+        files = [len(names) for _, names in found]
+        new = sorted(set(found[-1][1].values()) - set(found[0][1].values()))
+        assert not _grows(files), (
+            f"open files after each of four times that one was made, used and dropped: {files}"
+            f"{'; among them ' if new else ''}{', '.join(new[:5])}"
+        )
+
     def test_saved_files_stay_as_they_are(self) -> None:
         """Loading, asking and changing what was loaded write nothing into the saved folder.
 
@@ -119,6 +146,10 @@ class Traces(Suite, suite=True):
             self._change(loaded)
             del loaded
             gc.collect()
+
+
+def _grows(counts: list[int]) -> bool:
+    return all(after > before for before, after in itertools.pairwise(counts))
 
 
 def _files(folder: Path) -> dict[str, tuple[bytes, int]]:
