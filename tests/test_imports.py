@@ -24,7 +24,8 @@ errors estimates hashing hookspecs leftovers _yaml12
 types sparse _toml formats reference lock row_readers run_folder manifests
 metrics chunks codes image stream checkpoints row_files drafts plugins restoring row_ids source preprocessing
 artifact
-data jobs kernels cache items
+data jobs blocks
+kernels exact_search cache items
 palettes growing_arrays observing parameters saving
 base geometry fetching downloading metadata
 columns remote

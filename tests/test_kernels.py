@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vwkit import kernels, reference
+from vwkit import blocks, exact_search, kernels, reference
+from vwkit.exact_search import search_rows
 from vwkit.metrics import normalised, pair_distances, squared_norms
 
 KINDS = ("uint8", "duplicates", "mixed", "tiny", "underflow", "offset", "huge", "lattice")
@@ -39,10 +40,11 @@ def make(kind: str, rng: np.random.Generator, n: int, d: int) -> np.ndarray:
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Cross every block boundary with few rows."""
-    monkeypatch.setattr(kernels, "_CENTERS", 8)
-    monkeypatch.setattr(kernels, "_CELLS", 64)
-    monkeypatch.setattr(kernels, "_PAIR_BYTES", 256)
-    monkeypatch.setattr(kernels, "_SPARE", 1)
+    for module in (kernels, exact_search):
+        monkeypatch.setattr(module, "CENTERS", 8)
+        monkeypatch.setattr(module, "CELLS", 64)
+        monkeypatch.setattr(module, "PAIR_BYTES", 256)
+    monkeypatch.setattr(exact_search, "_SPARE", 1)
 
 
 cases = given(
@@ -76,7 +78,7 @@ class TestAnyData:
         if seed % 2 or not allowed.any():
             allowed = np.ones(k, bool)
         wanted = int(rng.integers(1, allowed.sum() + 1))
-        rows, distances = kernels.search_rows(queries, vectors, wanted, "l2", allowed)
+        rows, distances = search_rows(queries, vectors, wanted, "l2", allowed)
         true_rows, true = reference.search.search(
             queries, vectors, wanted, "l2", allowed=np.flatnonzero(allowed)
         )
@@ -94,7 +96,7 @@ class TestAnyData:
         allowed[0] = True
         wanted = int(rng.integers(1, allowed.sum() + 1))
         for metric in ("cosine", "ip"):
-            rows, distances = kernels.search_rows(queries, vectors, wanted, metric, allowed)
+            rows, distances = search_rows(queries, vectors, wanted, metric, allowed)
             _, true = reference.search.search(
                 queries, vectors, wanted, metric, allowed=np.flatnonzero(allowed)
             )
@@ -114,7 +116,7 @@ class TestAnyData:
         allowed = rng.random(k) < 0.5
         allowed[-1] = True
         wanted = int(allowed.sum())
-        found = kernels.search_rows(queries, vectors, wanted, "hamming", allowed)
+        found = search_rows(queries, vectors, wanted, "hamming", allowed)
         true = reference.search.search(
             queries, vectors, wanted, "hamming", allowed=np.flatnonzero(allowed)
         )
@@ -125,7 +127,7 @@ class TestAnyData:
 class TestRealBlocks:
     def test_more_centers_than_a_block_and_ties_across_it(self):
         rng = np.random.default_rng(0)
-        centers = rng.integers(0, 256, (kernels._CENTERS + 7, 4)).astype(np.float32)
+        centers = rng.integers(0, 256, (blocks.CENTERS + 7, 4)).astype(np.float32)
         centers[-3:] = centers[5]  # ties over the block's edge go to the lowest index
         rows = np.concatenate([centers[-3:], rng.integers(0, 256, (700, 4))]).astype(np.uint8)
         found = kernels.nearest_rows(rows, centers)
@@ -155,7 +157,7 @@ class TestRealBlocks:
             lambda self, rows: (largest.append(rows.size), left(self, rows))[1],
         )
         kernels.nearest_rows(np.zeros((3000, 2048), np.uint8), np.ones((2, 2048), np.float32))
-        assert max(largest) <= kernels._CELLS
+        assert max(largest) <= blocks.CELLS
 
     def test_no_rows_and_one_center(self):
         assert kernels.nearest_rows(np.zeros((0, 3)), np.zeros((2, 3), np.float32)).shape == (0,)

@@ -16,9 +16,9 @@ from tests.helpers import dump, tree, vector_spec
 from vwkit.builtin import sharded, shelf
 from vwkit.builtin.exact import Exact
 from vwkit.errors import ArtifactError, DataError, ParameterError, UnsupportedError
+from vwkit.exact_search import search_rows
 from vwkit.inspecting import inspect_path
 from vwkit.jobs import Job, ThreadedExecutor, use_job
-from vwkit.kernels import search_rows
 
 ROWS = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
 ASKED = np.random.default_rng(1).normal(size=(20, 8)).astype(np.float32)

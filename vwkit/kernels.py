@@ -1,4 +1,4 @@
-"""The per-chunk kernels: nearest centers, sums, nearest rows.
+"""The per-chunk kernels: nearest centers and sums.
 
 A label is the argmin of the float64 distance, the lowest index on ties. Products are taken in
 float32, because that is what the hardware is fast at; every candidate within the product's error
@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vwkit.blocks import CELLS, CENTERS, PAIR_BYTES, UNIT, UNIT64
 from vwkit.metrics import pair_distances, squared_norms
 from vwkit.stream import row_spans
 from vwkit.types import Array
@@ -34,16 +34,8 @@ __all__ = [
     "merge",
     "nearest_rows",
     "row_distances",
-    "search_rows",
     "split",
 ]
-
-_UNIT = 2.0**-24
-_UNIT64 = 2.0**-53
-_UNDERFLOW = 2.0**-149  # the smallest float32: what a product may lose besides its rounding
-_CENTERS = 4096  # columns of one block of products
-_CELLS = 1 << 20  # cells of one block: 4 MiB, about one core's share of the cache
-_PAIR_BYTES = 2 << 20  # float64 work space for candidates, a few times over per thread
 
 
 class _Table:
@@ -62,8 +54,8 @@ class _Table:
         moved = (wide * self.scale).astype(np.float32)
         norms = squared_norms(moved)
         self.largest = math.sqrt(float(norms.max()))
-        self.slack = (centers.shape[1] + 16) * _UNIT * 1.01
-        self.slack64 = (centers.shape[1] + 16) * _UNIT64
+        self.slack = (centers.shape[1] + 16) * UNIT * 1.01
+        self.slack64 = (centers.shape[1] + 16) * UNIT64
         # One product gives ‖c‖² − 2·x·c when x carries a 1 behind it.
         self.right = np.empty((centers.shape[1] + 1, len(centers)), np.float32)
         np.multiply(moved.T, -2, out=self.right[:-1])
@@ -99,7 +91,7 @@ def nearest_rows(rows: Array, centers: Array) -> NDArray[np.int64]:
     if len(rows) == 0 or len(centers) == 1:
         return np.zeros(len(rows), np.int64)
     labels = np.empty(len(rows), np.int64)
-    step = max(1, _CELLS // max(min(len(centers), _CENTERS), rows.shape[1]))
+    step = max(1, CELLS // max(min(len(centers), CENTERS), rows.shape[1]))
     # What overflows is settled in float64, so it needs no warning. (Set here, not around the
     # call: every thread has its own.)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -115,7 +107,7 @@ def _nearest(rows: Array, table: _Table, labels: NDArray[np.int64], step: int) -
         second = best.copy()
         label = np.zeros(stop - start, np.int64)
         lines = np.arange(stop - start)
-        for first, last in row_spans(k, _CENTERS):
+        for first, last in row_spans(k, CENTERS):
             score = ready @ table.right[:, first:last]
             nearest = score.argmin(axis=1)
             value = score[lines, nearest]
@@ -139,9 +131,9 @@ def _settle(
     """Choose among the candidates whose score is within `limit`, in float64."""
     best = np.full(len(rows), np.inf)
     label = np.zeros(len(rows), np.int64)
-    step = max(1, _PAIR_BYTES // (8 * rows.shape[1]))
-    for top, bottom in row_spans(len(rows), max(1, _CELLS // _CENTERS)):
-        for first, last in row_spans(len(table.centers), _CENTERS):
+    step = max(1, PAIR_BYTES // (8 * rows.shape[1]))
+    for top, bottom in row_spans(len(rows), max(1, CELLS // CENTERS)):
+        for first, last in row_spans(len(table.centers), CENTERS):
             score = ready[top:bottom] @ table.right[:, first:last]
             # So written, what is not a number is a candidate.
             line, column = np.nonzero(~(score > limit[top:bottom, None]))
@@ -307,7 +299,7 @@ def exact_sum(values: NDArray[np.float64]) -> int:
 def row_distances(chunk: Array, labels: Array, *, centers: Array) -> NDArray[np.float64]:
     """Return the squared distance of each row to its own center, (n,) float64."""
     out = np.empty(len(chunk))
-    step = max(1, _PAIR_BYTES // (8 * chunk.shape[1]))
+    step = max(1, PAIR_BYTES // (8 * chunk.shape[1]))
     for start, stop in row_spans(len(chunk), step):
         out[start:stop] = pair_distances(chunk[start:stop], centers[labels[start:stop]], "l2")
     return out
@@ -323,178 +315,3 @@ def farthest_rows(
     distances = row_distances(chunk, labels, centers=centers)
     order = np.argsort(-distances, kind="stable")[:count]
     return distances[order], order
-
-
-# Exact search ----------------------------------------------------------------------------------
-
-
-def search_rows(
-    queries: Array, vectors: Array, k: int, metric: str, allowed: NDArray[np.bool_] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows of the k nearest vectors of each query, nearest first, and distances.
-
-    Parameters
-    ----------
-    queries : (q, d), vectors : (n, d)
-        float32; uint8 for ``hamming``.
-    k : int
-        At most the number of (allowed) vectors.
-    metric : str
-    allowed : (n,) bool, optional
-
-    Returns
-    -------
-    rows : (q, k) int64
-        The lowest row on exact ties.
-    distances : (q, k) float32
-        Computed in float64 before the last rounding.
-    """
-    rows = np.empty((len(queries), k), np.int64)
-    distances = np.empty((len(queries), k), np.float32)
-    step = max(1, _CELLS // _CENTERS)
-    # Set here, not around the call: every thread has its own.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start, stop in row_spans(len(queries), step):
-            block = queries[start:stop]
-            if metric == "hamming":
-                found = _search_bits(block, vectors, k, allowed)
-            else:
-                found = _search_block(block, vectors, k, metric, allowed)
-            rows[start:stop], distances[start:stop] = found
-    return rows, distances
-
-
-# Squared lengths between these make float32 products that neither overflow nor lose their digits.
-_TINY, _HUGE = 1e-30, 1e37
-_SPARE = 8  # candidates kept beyond k, so that near ties rarely need a second look
-
-
-def _search_block(
-    queries: Array, vectors: Array, k: int, metric: str, allowed: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    q = len(queries)
-    keep = k + _SPARE
-    left: NDArray[np.float32] = queries.astype(np.float32)
-    if metric == "l2":
-        # Differences stay the same, and products accurate for vectors far from the origin.
-        shift = vectors[:_CENTERS].mean(axis=0, dtype=np.float64).astype(np.float32)
-        left -= shift
-    own = squared_norms(left)
-    lengths = np.sqrt(own)
-    if metric == "cosine":
-        left /= np.where(lengths > 0, lengths, 1)[:, None].astype(np.float32)
-    best = np.full((q, 0), np.inf, np.float32)
-    rows = np.zeros((q, 0), np.int64)
-    largest, smallest = 0.0, np.inf
-    for first, last in row_spans(len(vectors), _CENTERS):
-        part = vectors[first:last].astype(np.float32, copy=False)
-        if metric == "l2":
-            part = part - shift
-        norms = squared_norms(part)
-        score = left @ part.T
-        if metric == "l2":
-            score *= -2
-            score += norms.astype(np.float32)
-        elif metric == "cosine":
-            score *= (-1 / np.sqrt(np.where(norms > 0, norms, np.inf))).astype(np.float32)
-        else:
-            np.negative(score, out=score)
-        if allowed is not None:
-            score[:, ~allowed[first:last]] = np.inf
-        largest = float(np.maximum(largest, norms.max()))
-        smallest = min(smallest, float(norms.min(initial=np.inf, where=norms > 0)))
-        best = np.concatenate([best, score], axis=1)
-        rows = np.concatenate(
-            [rows, np.broadcast_to(np.arange(first, last), (q, last - first))], axis=1
-        )
-        if best.shape[1] > keep:
-            kept = np.argpartition(best, keep - 1, axis=1)[:, :keep]
-            best = np.take_along_axis(best, kept, axis=1)
-            rows = np.take_along_axis(rows, kept, axis=1)
-    error = _score_error(metric, queries.shape[1], lengths, math.sqrt(largest))
-    error[~(own + largest <= _HUGE)] = np.inf  # believe no product
-    if metric == "cosine":
-        error[((own > 0) & (own < _TINY)) | (smallest < _TINY)] = np.inf
-    return _ranked(queries, vectors, rows, best, error, k, metric, allowed)
-
-
-def _score_error(
-    metric: str, dim: int, lengths: NDArray[np.float64], largest: float
-) -> NDArray[np.float64]:
-    """Return how far off a score may be, its own float64 distance included."""
-    slack, slack64 = (dim + 16) * _UNIT * 1.01, (dim + 16) * _UNIT64
-    if metric == "cosine":
-        return np.full(len(lengths), 3 * slack)
-    lost = (dim + 16) * _UNDERFLOW
-    if metric == "ip":
-        return slack * lengths * largest + slack64 + lost
-    return slack * largest * (2 * lengths + largest) + slack64 * (lengths + largest) ** 2 + lost
-
-
-def _ranked(
-    queries: Array,
-    vectors: Array,
-    rows: NDArray[np.int64],
-    score: NDArray[np.float32],
-    error: NDArray[np.float64],
-    k: int,
-    metric: str,
-    allowed: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Order candidates by their float64 distances; look at everything where too many are close."""
-    q, kept = rows.shape
-    kth = np.partition(score, k - 1, axis=1)[:, k - 1]
-    # Were a row left out that could still belong, its score would be within the bound of the k-th.
-    unsure = ~(score.max(axis=1) > kth + 2 * error) & (kept < len(vectors))
-    line = np.repeat(np.arange(q), kept)
-    place = rows.ravel()
-    exact = np.empty(len(line))
-    step = max(1, _PAIR_BYTES // (8 * vectors.shape[1]))
-    for i, j in row_spans(len(line), step):
-        exact[i:j] = pair_distances(queries[line[i:j]], vectors[place[i:j]], metric)
-    if allowed is not None:
-        exact[~allowed[place]] = np.inf
-    order = np.lexsort((place, exact, line)).reshape(q, kept)[:, :k]
-    out_rows: NDArray[np.int64] = place[order]
-    out: NDArray[np.float64] = exact[order]
-    for one in np.flatnonzero(unsure).tolist():
-        out_rows[one], out[one] = _search_one(queries[one : one + 1], vectors, k, metric, allowed)
-    return out_rows, out
-
-
-def _search_one(
-    query: Array, vectors: Array, k: int, metric: str, allowed: NDArray[np.bool_] | None
-) -> tuple[Any, Any]:
-    """Search one query wholly in float64."""
-    exact = np.empty(len(vectors))
-    step = max(1, _PAIR_BYTES // (8 * vectors.shape[1]))
-    for first, last in row_spans(len(vectors), step):
-        repeated = np.broadcast_to(query, (last - first, query.shape[1]))
-        exact[first:last] = pair_distances(repeated, vectors[first:last], metric)
-    if allowed is not None:
-        exact[~allowed] = np.inf
-    order = np.lexsort((np.arange(len(vectors)), exact))[:k]
-    return order, exact[order]
-
-
-def _search_bits(
-    queries: Array, vectors: Array, k: int, allowed: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    best = np.zeros((len(queries), 0), np.int64)
-    rows = np.zeros((len(queries), 0), np.int64)
-    far = int(np.iinfo(np.int64).max)
-    step = max(1, _CENTERS // vectors.shape[1])
-    for first, last in row_spans(len(vectors), step):
-        differ = np.bitwise_xor(queries[:, None, :], vectors[None, first:last])
-        bits = np.bitwise_count(differ).sum(axis=2, dtype=np.int64)
-        if allowed is not None:
-            bits[:, ~allowed[first:last]] = far
-        best = np.concatenate([best, bits], axis=1)
-        rows = np.concatenate(
-            [rows, np.broadcast_to(np.arange(first, last), (len(queries), last - first))], axis=1
-        )
-        # A stable sort keeps the lowest row first among equals.
-        order = np.argsort(best, axis=1, kind="stable")[:, :k]
-        best = np.take_along_axis(best, order, axis=1)
-        rows = np.take_along_axis(rows, order, axis=1)
-    return rows, best.astype(np.float64)

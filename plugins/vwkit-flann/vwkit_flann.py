@@ -15,8 +15,8 @@ from vwkit_flann_trees import load_tree, read_array, save_tree
 import vwkit
 from vwkit.errors import ArtifactError, DataError, ParameterError
 from vwkit.estimates import Estimate
+from vwkit.exact_search import search_rows
 from vwkit.jobs import job
-from vwkit.kernels import search_rows
 from vwkit.metrics import normalised
 from vwkit.stream import row_spans
 from vwkit.types import Array

@@ -21,8 +21,8 @@ import vwkit
 from vwkit.data import dim_of, rows_of
 from vwkit.errors import ArtifactError, DataError, PluginError
 from vwkit.estimates import Estimate
+from vwkit.exact_search import search_rows
 from vwkit.jobs import job
-from vwkit.kernels import search_rows
 from vwkit.metrics import normalised
 from vwkit.stream import Stream, row_spans
 from vwkit.types import Array

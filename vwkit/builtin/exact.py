@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vwkit import kernels
 from vwkit.base import backend
 from vwkit.estimates import Estimate
+from vwkit.exact_search import search_rows
 from vwkit.index import Index
 from vwkit.jobs import job
 from vwkit.restoring import check_array
@@ -93,4 +93,4 @@ class Exact(Index):
 
 
 def _search_chunk(chunk: Array, **arrays: Any) -> tuple[Array, Array]:
-    return kernels.search_rows(chunk, **arrays)
+    return search_rows(chunk, **arrays)
