@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+# Tests of this folder share helpers: `from onnx_checks import …`.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 class Graphs:

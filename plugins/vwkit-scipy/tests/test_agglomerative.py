@@ -1,15 +1,15 @@
+"""The tree of a fit: right for all rows and linkages, by both methods, in the memory there is."""
+
 from __future__ import annotations
 
-import json
 import logging
 import math
 import warnings
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from agglomerative_rows import KINDS, METHODS, OF_MEANS, WAYS, examples, made, rows
+from hypothesis import given
 from hypothesis import strategies as st
 from vwkit_scipy.bounded import bounded
 from vwkit_scipy.in_memory import in_memory
@@ -18,39 +18,6 @@ import vwkit
 from vwkit.jobs import Job, use_job
 from vwkit.reference import agglomerative as reference
 from vwkit.reference.agglomerative import LINKAGES
-
-OF_MEANS = ("ward", "centroid", "median")
-WAYS = [(linkage, "euclidean") for linkage in LINKAGES]
-WAYS += [(linkage, "cosine") for linkage in LINKAGES if linkage not in OF_MEANS]
-METHODS = ("table", "lists")
-examples = settings(deadline=None, max_examples=60)
-
-
-def made(**params):
-    return vwkit.create("clusterer", "agglomerative", **params)
-
-
-def rows(seed, n, dim=4, kind="noise"):
-    rng = np.random.default_rng(seed)
-    if kind == "groups":
-        found = rng.normal(size=(5, dim))[rng.integers(0, 5, n)] + rng.normal(0, 0.01, (n, dim))
-    elif kind == "repeated":
-        found = rng.normal(size=(n // 3 + 1, dim))[rng.integers(0, n // 3 + 1, n)]
-    elif kind == "walk":
-        found = np.cumsum(rng.normal(size=(n, dim)), axis=0)
-    elif kind == "spread":
-        found = np.exp(rng.normal(0, 4, (n, dim)))
-    elif kind == "zeros":
-        found = rng.normal(size=(n, dim))
-        found[rng.random(n) < 0.2] = 0
-    elif kind == "grid":
-        found = rng.integers(0, 4, (n, dim))
-    else:
-        found = rng.normal(size=(n, dim))
-    return np.ascontiguousarray(found, np.float32)
-
-
-KINDS = ("noise", "groups", "repeated", "walk", "spread", "zeros", "grid")
 
 
 class TestTree:
@@ -206,133 +173,6 @@ class TestFewRows:
         assert one.diameter == 1
 
 
-class TestCut:
-    @examples
-    @given(
-        st.integers(0, 2**16),
-        st.integers(1, 40),
-        st.sampled_from(LINKAGES),
-        st.floats(0, 1),
-        st.integers(1, 4),
-        st.sampled_from(["diameter", "root"]),
-    )
-    def test_labels_are_those_of_the_reference(self, seed, n, linkage, similarity, size, scale):
-        one = made(linkage=linkage, similarity=similarity, min_size=size, scale=scale)
-        one.fit(rows(seed, n, 2, "grid"))
-        largest = one.diameter if scale == "diameter" else one.tree[:, 2].max(initial=0)
-        assert one.cut_height == (1 - similarity) * largest
-        assert (one.labels == reference.cut(one.tree, one.cut_height, size)).all()
-
-    @examples
-    @given(st.integers(0, 2**16), st.integers(1, 40), st.sampled_from(LINKAGES), st.integers(1, 9))
-    def test_at_most_so_many_clusters(self, seed, n, linkage, clusters):
-        one = made(linkage=linkage, clusters=clusters, min_size=1).fit(rows(seed, n))
-        assert one.labels.min() >= 0
-        assert one.labels.max() + 1 <= clusters
-        if linkage not in ("centroid", "median"):  # two heights of which may be one, inverted
-            assert one.labels.max() + 1 == min(n, clusters)
-
-    def test_as_imagecluster_cuts(self):
-        """The same images, the same similarity, the same groups."""
-        from scipy.cluster.hierarchy import fcluster, linkage
-        from scipy.spatial.distance import pdist
-
-        data = rows(11, 150, 6, "groups")
-        apart = pdist(data.astype(np.float64))
-        for similarity in (0.1, 0.5, 0.9):
-            groups = fcluster(linkage(apart, "average"), apart.max() * (1 - similarity), "distance")
-            labels = made(similarity=similarity, min_size=1).fit(data).labels
-            pairs = np.unique(np.stack([groups, labels]), axis=1).shape[1]
-            assert pairs == groups.max() == labels.max() + 1
-
-    def test_numbers_go_by_size_then_first_row(self):
-        data = [[0.0], [50.0], [50.0], [0.0], [90.0], [90.0], [90.0], [20.0]]
-        one = made(height=1.0, min_size=1).fit(data)
-        assert one.labels.tolist() == [1, 2, 2, 1, 0, 0, 0, 3]
-        one.min_size = 3
-        assert one.labels.tolist() == [-1, -1, -1, -1, 0, 0, 0, -1]
-
-    def test_late_parameters_cut_again_and_join_nothing(self, monkeypatch, tmp_path):
-        one = made(similarity=0.9).fit(rows(12, 80, 3, "groups"))
-        one.save(tmp_path / "saved")
-        loaded = vwkit.load(tmp_path / "saved")
-
-        def never(*_):
-            raise AssertionError("it was fitted again")
-
-        monkeypatch.setattr("vwkit_scipy.agglomerative.in_memory", never)
-        monkeypatch.setattr("vwkit_scipy.agglomerative.bounded", never)
-        for late in ({"similarity": 0.2}, {"height": 1.0}, {"clusters": 3}, {"min_size": 20}):
-            name, value = next(iter(late.items()))
-            copied = loaded.with_late(late)
-            setattr(loaded, name, value)
-            assert (copied.labels == loaded.labels).all()
-            assert getattr(loaded, name) == value
-        assert loaded.clusters == 3
-        assert loaded.height is None
-        assert loaded.similarity is None
-        assert one.similarity == 0.9
-
-    def test_another_cut_replaces_the_one_before(self):
-        one = made().fit(rows(13, 20))
-        one.height = 0.5
-        assert one.similarity is None
-        with pytest.raises(vwkit.ParameterError, match="less than or equal to 1"):
-            one.similarity = 2.0
-        assert (one.height, one.similarity) == (0.5, None)
-        with pytest.raises(vwkit.ParameterError, match="nothing says where to cut"):
-            one.height = None
-        assert one.height == 0.5
-
-    @pytest.mark.parametrize(
-        ("params", "text"),
-        [
-            ({"similarity": 0.5, "height": 1.0}, "similarity and height both say where to cut"),
-            ({"similarity": 0.5, "clusters": 2}, "similarity and clusters both say"),
-            ({"height": 0.5, "clusters": 2}, "height and clusters both say"),
-            ({"similarity": None}, "nothing says where to cut; give one of similarity, height"),
-            ({"similarity": 1.5}, "less than or equal to 1"),
-            ({"height": -1.0}, "greater than or equal to 0"),
-            ({"clusters": 0}, "greater than 0"),
-            ({"linkage": "ward", "distance": "cosine"}, "ward is about means and needs euclidean"),
-            ({"linkage": "mean"}, "'average'"),
-        ],
-    )
-    def test_what_cannot_be(self, params, text):
-        with pytest.raises(vwkit.ParameterError, match=text):
-            made(**params)
-
-    def test_two_late_cuts_at_once(self):
-        one = made().fit(rows(14, 20))
-        with pytest.raises(vwkit.ParameterError, match="similarity and height both say"):
-            one.with_late({"similarity": 0.5, "height": 1.0})
-
-    def test_defaults(self):
-        one = made()
-        assert (one.linkage, one.distance, one.similarity) == ("average", "euclidean", 0.5)
-        assert (one.min_size, one.scale, one.height, one.clusters) == (2, "diameter", None, None)
-        assert made(height=1.0).similarity is None
-        assert not one.has_centers
-        assert not one.fixed_k
-        assert one.hierarchical
-        with pytest.raises(vwkit.NotFittedError):
-            one.labels  # noqa: B018
-
-    def test_labels_cannot_be_written_to(self):
-        labels = made().fit(rows(15, 9)).labels
-        with pytest.raises(ValueError, match="read-only"):
-            labels[0] = 5
-
-    def test_summary(self):
-        one = made(similarity=0.9).fit([[0.0], [1.0], [10.0], [11.0], [12.0], [50.0], [51.0]])
-        assert one.summary("images").splitlines() == [
-            "#images : #clusters",
-            "2 : 2",
-            "3 : 1",
-            "#images in clusters: 7 of 7",
-        ]
-
-
 class TestMemory:
     def test_a_table_that_does_not_fit(self):
         with use_job(Job(memory=50_000)), pytest.raises(vwkit.DataError, match="take method lists"):
@@ -387,123 +227,6 @@ class TestMemory:
         assert math.isfinite(peak)
 
 
-class TestSaved:
-    """A tree that is none never reaches SciPy."""
-
-    def spoilt(self, tmp_path, change):
-        one = made().fit(rows(19, 12))
-        state = {name: np.array(array) for name, array in one._state().items()}
-        change(state)
-        one._state = lambda: state
-        one.save(tmp_path / "saved")
-        return tmp_path / "saved"
-
-    @pytest.mark.parametrize(
-        ("change", "text"),
-        [
-            (lambda s: s["tree"].__setitem__((3, 0), 99), "row 3 joins what is not there"),
-            (lambda s: s["tree"].__setitem__((3, 0), 15.0), "row 3 joins what is not there"),
-            (lambda s: s["tree"].__setitem__((3, 0), -1), "row 3 joins what is not there"),
-            (lambda s: s["tree"].__setitem__((3, 0), 0.5), "row 3 joins what is not there"),
-            (lambda s: s["tree"].__setitem__((3, 2), np.nan), "NaN or infinity"),
-            (lambda s: s["tree"].__setitem__((3, 2), np.inf), "NaN or infinity"),
-            (lambda s: s["tree"].__setitem__((3, 2), -1e-9), "a height is negative"),
-            (lambda s: s["tree"].__setitem__((10, 3), 5), "sizes do not add up"),
-            (lambda s: s["tree"].__setitem__((10, 0), s["tree"][0, 0]), "joined twice"),
-            (lambda s: s.update(tree=s["tree"][:-1]), r"12 rows make float64 of \(11, 4\)"),
-            (lambda s: s.update(tree=s["tree"].astype(np.float32)), "float32 of shape"),
-            (lambda s: s.update(tree=s["tree"][:, :3]), "of shape"),
-            (lambda s: s.update(rows=np.array(13)), "13 rows"),
-            (lambda s: s.update(rows=np.array(0)), "rows or diameter"),
-            (lambda s: s.update(rows=np.array([12])), "rows or diameter"),
-            (lambda s: s.update(rows=np.array(12.0)), "rows or diameter"),
-            (lambda s: s.update(diameter=np.array(np.nan)), "rows or diameter"),
-            (lambda s: s.update(diameter=np.array(-1.0)), "rows or diameter"),
-            (lambda s: s.update(diameter=np.array([1.0])), "rows or diameter"),
-            (lambda s: s.pop("diameter"), "it has no diameter"),
-            (lambda s: s.pop("tree"), "it has no tree"),
-        ],
-    )
-    def test_a_damaged_tree_is_refused(self, tmp_path, change, text):
-        folder = self.spoilt(tmp_path, change)
-        with pytest.raises(vwkit.ArtifactError, match=text) as caught:
-            vwkit.load(folder)
-        assert str(caught.value).startswith(f"{folder}: the saved tree is damaged: ")
-        assert "\n" not in str(caught.value)
-
-    def test_a_changed_byte_is_refused(self, tmp_path):
-        made().fit(rows(20, 12)).save(tmp_path / "saved")
-        (file,) = (tmp_path / "saved").glob("tree-*")
-        file.write_bytes(file.read_bytes()[:-8] + b"\0" * 7 + b"\x7f")
-        with pytest.raises(vwkit.ArtifactError, match="checksum"):
-            vwkit.load(tmp_path / "saved")
-
-    def test_parameters_that_cannot_be(self, tmp_path):
-        from vwkit.artifact import change_params
-
-        made().fit(rows(21, 12)).save(tmp_path / "saved")
-        change_params(tmp_path / "saved", {"height": 1.0})
-        with pytest.raises(vwkit.ArtifactError, match="both say where to cut"):
-            vwkit.load(tmp_path / "saved")
-
-
-class TestRun:
-    @pytest.fixture(autouse=True)
-    def _own_cache(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("VWKIT_CACHE", str(tmp_path / "cache"))
-
-    def spec(self, folder, **cut):
-        path = folder / "x.npy"
-        if not path.exists():
-            vwkit.write(path, rows(22, 90, 5, "groups"))
-        return {
-            "vwkit": 1,
-            "vectors": {"path": str(path)},
-            "clusterer": {"use": "agglomerative", **cut},
-            "output": {"write": "labels", "path": str(folder / "labels.npy")},
-        }
-
-    def test_another_similarity_repeats_only_the_cut(self, tmp_path, caplog):
-        for turn, cut in enumerate(
-            ({"similarity": 0.95}, {"similarity": 0.3}, {"clusters": 4}, {"height": 0.5}, {})
-        ):
-            with caplog.at_level(logging.INFO, "vwkit"):
-                caplog.clear()
-                run = vwkit.Pipeline.from_dict(self.spec(tmp_path, **cut)).run(
-                    tmp_path / f"run{turn}"
-                )
-            data = vwkit.read(tmp_path / "x.npy").toarray()
-            origin = run.manifest["stages"]["clusterer"]["from"]
-            assert origin == ("cache" if turn else "computed")
-            fresh = made(**cut).fit(data)
-            assert (run.clusterer.labels == fresh.labels).all()
-            assert (np.load(tmp_path / "labels.npy") == fresh.labels).all()
-            assert vwkit.load(tmp_path / f"run{turn}/clusterer").params() == run.clusterer.params()
-            assert run.clusterer.params() == {**fresh.params(), "seed": run.clusterer.seed}
-            assert fresh.summary() in caplog.text
-
-    def test_another_linkage_is_another_tree(self, tmp_path):
-        vwkit.Pipeline.from_dict(self.spec(tmp_path)).run(tmp_path / "run1")
-        run = vwkit.Pipeline.from_dict(self.spec(tmp_path, linkage="ward")).run(tmp_path / "run2")
-        assert run.manifest["stages"]["clusterer"]["from"] == "computed"
-
-    def test_rows_to_learn_from_are_refused(self, tmp_path):
-        spec = self.spec(tmp_path, train_rows=10)
-        with pytest.raises(vwkit.SpecError, match="labels only the rows that it is fitted on"):
-            vwkit.Pipeline.from_dict(spec)
-
-    def test_it_makes_no_words(self, tmp_path):
-        spec = self.spec(tmp_path)
-        spec["output"] = {"write": "vocabulary", "path": str(tmp_path / "v")}
-        with pytest.raises(vwkit.SpecError, match="agglomerative has no centers to make words of"):
-            vwkit.Pipeline.from_dict(spec)
-
-    def test_the_manifest_is_plain(self, tmp_path):
-        run = vwkit.Pipeline.from_dict(self.spec(tmp_path)).run(tmp_path / "run")
-        text = (run.path("clusterer") / "manifest.json").read_text()
-        assert json.loads(text)["params"]["similarity"] == 0.5
-
-
 def test_no_warning_is_given():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -513,12 +236,3 @@ def test_no_warning_is_given():
                     one = made(linkage=linkage, distance=distance, method=method)
                     one.fit(rows(23, 60, 2, kind))
                     assert len(one.labels) == 60
-
-
-def test_one_row_is_saved_and_loaded(tmp_path: Path) -> None:
-    made = vwkit.create("clusterer", "agglomerative").fit(np.ones((1, 4), np.float32))
-    made.save(tmp_path / "one")
-    again: Any = vwkit.load(tmp_path / "one")
-    assert again.labels.tolist() == made.labels.tolist() == [-1]
-    again.min_size = 1
-    assert again.labels.tolist() == [0]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Tests of this folder share helpers: `from torch_checks import …`.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 class Networks:
