@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import vwkit
 from vwkit.errors import DataError, ShapeError, UnsupportedError, VwkitError
@@ -19,12 +20,34 @@ from vwkit.types import Array
 
 __all__ = ["ClustererKinds"]
 
-# Stopped before it has settled, a k-means may be so far from the best centers for its labels.
-_SETTLED = 1.05
+# Stopped before it has settled, a k-means may be so far from the best centers for its labels. One draw
+# of 200 takes a tree with four rounds a level further; so it is the median of some that counts.
+_SETTLED, _DRAWS = 1.05, 3
 
 
 class ClustererKinds(ClustererAnswers, suite=True):
     """The part of `ClustererTests` about abilities that not all have."""
+
+    def _weighted(self, draw: int) -> tuple[Array, NDArray[np.float64]]:
+        rows = self._as_domain(self._noise(7 + draw, self._count(80), self._wide()) * 50)
+        rng = np.random.default_rng(self._seed(2 + draw))
+        return rows, np.exp(rng.normal(0, 2, len(rows)))
+
+    def _off_weighted_means(
+        self, k: int, rows: Array, weights: NDArray[np.float64], scale: float
+    ) -> float | None:
+        """Return the objective over that of the best centers for its labels, None without centers."""
+        scaled = weights * scale
+        fitted = self._fit_weighted(self._with_k(k), rows, scaled)
+        assert np.array_equal(scaled, weights * scale), "the weights were changed"
+        self._check_form(fitted, rows)
+        if not fitted.has_centers:
+            return None
+        self._check_objective(fitted, rows, scaled)
+        ratio: float = fitted.objective[-1] / max(
+            self._best_for_labels(fitted, rows, scaled), 1e-30
+        )
+        return ratio
 
     @statistical
     def test_weights(self) -> None:
@@ -32,31 +55,24 @@ class ClustererKinds(ClustererAnswers, suite=True):
 
         If this fails, check that weights enter the sums, the counts and the objective.
         """
-        rng = np.random.default_rng(self._seed(2))
-        rows = self._as_domain(self._noise(7, self._count(80), self._wide()) * 50)
-        weights = np.exp(rng.normal(0, 2, len(rows)))
+        rows, weights = self._weighted(0)
         if not self._make().supports_weights:
             with pytest.raises(UnsupportedError, match="weights"):
                 self._fit_weighted(self._make(), rows, weights)
             return
         # Only their proportions count.
-        for k, scale in ((1, 1.0), (4, 1.0), (1, 2.0**-20), (4, 2.0**20)):
-            # Enough rounds to settle, so that each center is the mean of its rows.
-            scaled = weights * scale
-            fitted = self._fit_weighted(self._with_k(k), rows, scaled)
-            assert np.array_equal(scaled, weights * scale), "the weights were changed"
-            self._check_form(fitted, rows)
-            if not fitted.has_centers:
-                continue
-            self._check_objective(fitted, rows, scaled)
-            best = self._best_for_labels(fitted, rows, scaled)
+        for k, scale in ((1, 1.0), (4, 1.0), (4, 2.0**-20), (4, 2.0**20)):
+            draws = (self._weighted(draw) for draw in range(_DRAWS))
+            found = [self._off_weighted_means(k, *draw, scale) for draw in draws]
+            ratios = [ratio for ratio in found if ratio is not None]
             largest = "" if scale == 1 else f", weights times {scale:.2g}"
-            self._judge(
-                f"objective / that of weighted means, k = {k}{largest}",
-                fitted.objective[-1] / max(best, 1e-30),
-                at_most=_SETTLED,
-                said=": the centers do not heed the weights",
-            )
+            if ratios:
+                self._judge(
+                    f"objective / that of weighted means, k = {k}{largest}",
+                    float(np.median(ratios)),
+                    at_most=_SETTLED,
+                    said=": the centers do not heed the weights",
+                )
         weights.flags.writeable = False
         heavy = np.ones(len(rows))
         heavy[: len(rows) // 4] = 3
