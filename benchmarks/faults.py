@@ -192,28 +192,25 @@ def flips(bench, tally):
         shutil.rmtree(bench.work / "kept", ignore_errors=True)
         (bench.work / "cut").rename(bench.work / "kept")
         shutil.rmtree(bench.work / "cache-cut", ignore_errors=True)
-        files = [path for path in (bench.work / "kept").rglob("*") if path.is_file()]
-        for path in bench.random.sample(files, min(len(files), 4 * bench.repeats)):
-            if path.stat().st_size == 0:
-                continue
-            shutil.copytree(bench.work / "kept", bench.work / "cut")
-            damaged = bench.work / "cut" / path.relative_to(bench.work / "kept")
-            what = f"{damaged.relative_to(bench.work)}, byte {flip(damaged, bench.random)}"
-            bench.tried_here(tally, "cut", "cache-cut", what)
-            bench.clear("cut", "cache-cut")
+        damaged(bench, tally, "kept", "cut")
+
+
+def damaged(bench, tally, kept, place):
+    """Go on from copies of a folder with a byte flipped in some of its files each."""
+    files = [path for path in (bench.work / kept).rglob("*") if path.is_file()]
+    for path in bench.random.sample(files, min(len(files), 4 * bench.repeats)):
+        if path.stat().st_size == 0:
+            continue
+        shutil.copytree(bench.work / kept, bench.work / place)
+        file = bench.work / place / path.relative_to(bench.work / kept)
+        what = f"{file.relative_to(bench.work)}, byte {flip(file, bench.random)}"
+        bench.tried_here(tally, "cut", "cache-cut", what)
+        bench.clear("cut", "cache-cut")
 
 
 def cache(bench, tally):
     """One byte of the cache is another."""
-    files = [path for path in (bench.work / "cache-0").rglob("*") if path.is_file()]
-    for path in bench.random.sample(files, min(len(files), 4 * bench.repeats)):
-        if path.stat().st_size == 0:
-            continue
-        shutil.copytree(bench.work / "cache-0", bench.work / "cache-cut")
-        damaged = bench.work / "cache-cut" / path.relative_to(bench.work / "cache-0")
-        what = f"{damaged.relative_to(bench.work)}, byte {flip(damaged, bench.random)}"
-        bench.tried_here(tally, "cut", "cache-cut", what)
-        bench.clear("cut", "cache-cut")
+    damaged(bench, tally, "cache-0", "cache-cut")
 
 
 def finished(bench, tally):
