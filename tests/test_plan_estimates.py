@@ -8,11 +8,13 @@ import pytest
 
 import vwkit
 from vwkit.estimates import Estimate
+from vwkit.jobs import COMPILED
+from vwkit.planning import trials
 from vwkit.planning.data import enlarged, made_rows, made_sparse
 from vwkit.planning.measuring import Measurements
 from vwkit.planning.spent import Spent
 from vwkit.planning.trials import Trial, estimated, shrunk, try_out
-from vwkit.plugins import unavailable
+from vwkit.plugins import registered, unavailable
 
 ROLES = ("transform", "quantizer", "clusterer", "index")
 NEEDED = {"k": 4, "m": 4, "similarity": 0.5}
@@ -104,6 +106,56 @@ class Squares(vwkit.Clusterer):
 
     def _estimate(self, rows, dim, itemsize):
         return Estimate(each_pass=rows**2, passes=10, memory=rows, disk=7)
+
+
+@vwkit.backend("compiled")
+class Compiled(Squares):
+    """Tells that all the time it took, and more, went into compiling what is kept."""
+
+    def _fit(self, data, weights):
+        vwkit.job().note(COMPILED, seconds=1000.0)
+        super()._fit(data, weights)
+
+
+def test_what_is_compiled_in_a_trial_is_not_done_again():
+    with registered(Compiled):
+        rows = made_rows(600, 8, np.dtype(np.float32))
+        told = try_out(Compiled(), lambda n: rows[:n], 600, 0.0)
+    assert told["cold"] == [0, 0]
+    assert [one["time"] for one in told["points"]] == [[0, 0]] * len(told["points"])
+    assert told["points"]
+
+
+@vwkit.backend("slow-at-first")
+class SlowAtFirst(vwkit.Transform):
+    """Takes long the first time, as what compiles does."""
+
+    trainable = False
+
+    def _transform(self, vectors):
+        FakeClock.spent = Spent(1.0 if hasattr(self, "_ready") else 1000.0)
+        self._ready = True
+        return vectors
+
+
+class FakeClock:
+    """Shows what the backend says."""
+
+    spent = Spent(0.0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+def test_the_first_use_tells_nothing_of_the_others(monkeypatch):
+    monkeypatch.setattr(trials, "Clock", FakeClock)
+    rows = made_rows(600, 8, np.dtype(np.float32))
+    with registered(SlowAtFirst):
+        told = try_out(SlowAtFirst(), lambda n: rows[:n], 600, 0.0, fits=False, applied=True)
+    assert Trial(told).each(SlowAtFirst(), 8).clock == pytest.approx(1 / 256)
 
 
 def point(rows, seconds, passes, cut=0.0):

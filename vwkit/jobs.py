@@ -23,6 +23,7 @@ from vwkit.stream import Stream
 from vwkit.types import Array
 
 __all__ = [
+    "COMPILED",
     "ChunkMapper",
     "Chunks",
     "Job",
@@ -41,6 +42,10 @@ Progress = Callable[[str, int, int | None, str, dict[str, float]], None]
 _CHECKPOINT_SHARE = 20
 _KEPT_CHECKPOINTS = 2
 _TRIED_AGAIN_SECONDS = 60.0
+
+
+#: The event of `Job.note` that tells how many ``seconds`` kernels were compiled that are kept.
+COMPILED = "kernels compiled"
 
 
 class Observer(Protocol):
@@ -146,6 +151,17 @@ class Job:
             observer=self.observer,
         )
 
+    def beside(self, stage: str) -> Job:
+        """Return a job for a part that is done beside others: one thread, and its share of memory.
+
+        It has checkpoints of its own; progress is told by whoever counts the parts.
+        """
+        part = self.within(stage)
+        part.memory = max(1, self.memory // self.threads)
+        part.threads, part._executor = 1, ThreadedExecutor(1)
+        part._progress = None
+        return part
+
     def using(self, executor: ChunkMapper) -> Job:
         """Return the same job, its chunks computed elsewhere."""
         return Job(
@@ -188,7 +204,9 @@ class Job:
         Parameters
         ----------
         event : str
-            What happened, in two or three words that stay the same: ``checkpoint written``.
+            What happened, in two or three words that stay the same: ``checkpoint written``. With
+            `COMPILED` and the value ``seconds``, a backend tells of time that is not spent again
+            the next time: a plan leaves it out.
         message : str
             What a person wants to know of it.
         level : str

@@ -11,15 +11,18 @@ from vwkit.base import Backend
 from vwkit.codes import Codes, arrays_identity, kind_of, made_by
 from vwkit.data import as_data, dim_of, prepare
 from vwkit.errors import ArtifactError, BackendError, DataError, ParameterError, ShapeError
+from vwkit.jobs import job
 from vwkit.kernels import nearest_rows
 from vwkit.restoring import about, check_array
-from vwkit.stream import Stream
+from vwkit.stream import Stream, row_spans
 from vwkit.types import Array
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["Quantizer", "check_slices", "code_dtype"]
+
+_ROWS_OF_A_THREAD = 2048  # that a thread encodes at a time
 
 
 def code_dtype(ks: int) -> np.dtype[Any]:
@@ -74,9 +77,17 @@ class Quantizer(Backend):
             raise BackendError(f"{self.name} has an additive codebook and must define _encode")
         m, ks, width = self.codebook.shape
         codes = np.empty((len(vectors), m), code_dtype(ks))
-        for j in range(m):
-            part = np.ascontiguousarray(vectors[:, j * width : (j + 1) * width])
-            codes[:, j] = nearest_rows(part, self.codebook[j])
+
+        def encode(first: int, last: int) -> None:
+            for j in range(m):
+                part = np.ascontiguousarray(vectors[first:last, j * width : (j + 1) * width])
+                codes[first:last, j] = nearest_rows(part, self.codebook[j])
+
+        if len(vectors) < 2 * _ROWS_OF_A_THREAD:
+            encode(0, len(vectors))
+        else:
+            for _ in job().here().each(encode, row_spans(len(vectors), _ROWS_OF_A_THREAD)):
+                pass
         return codes
 
     def _decode(self, codes: Array) -> Array:

@@ -5,6 +5,7 @@ Jégou, Douze, Schmid 2011, "Product quantization for nearest neighbor search".
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, cast
 
 import annotated_types
@@ -70,13 +71,21 @@ class PQ(Quantizer):
         width = stream.dim // self.m
         self.codebook = np.empty((self.m, self.ks, width), np.float32)
         current = job()
-        for j in range(self._taken_up(current), self.m):
-            part = np.ascontiguousarray(sample[:, j * width : (j + 1) * width])
-            seed = derive_seed(self.seed, f"slice {j}")
-            lloyd = cast("Any", Lloyd)(k=self.ks, iterations=self.iterations, seed=seed)
-            with use_job(_quiet(current, j)):
-                lloyd._fit(part, None)
-            self.codebook[j] = lloyd.centers
+        begun = self._taken_up(current)
+        tasks = (
+            (
+                j,
+                np.ascontiguousarray(sample[:, j * width : (j + 1) * width]),
+                derive_seed(self.seed, f"slice {j}"),
+            )
+            for j in range(begun, self.m)
+        )
+        shared: dict[str, Any] = {"k": self.ks, "iterations": self.iterations}
+        if not current.distributed:  # there each slice is learned by one that has a job of its own
+            shared["current"] = current
+        # Slices side by side: one has too few numbers for several threads to share.
+        for j, centers in enumerate(current.each(_slice_centers, tasks, shared), begun):
+            self.codebook[j] = centers
             current.checkpoint(j + 1, {"codebook": self.codebook[: j + 1]})
             current.progress(j + 1, self.m, "subspaces")
 
@@ -91,36 +100,17 @@ class PQ(Quantizer):
         self.codebook[: saved[0]] = found
         return saved[0]
 
-    def _fit_elsewhere(self, sample: Array, current: Job) -> None:
-        """Learn each slice in another process."""
-        width = sample.shape[1] // self.m
-        saved = current.resume()
-        done = 0
-        if saved is not None and saved[1]["codebook"].shape == self.codebook.shape:
-            done, self.codebook = saved[0], saved[1]["codebook"]
-        tasks = (
-            (
-                np.ascontiguousarray(sample[:, j * width : (j + 1) * width]),
-                derive_seed(self.seed, f"slice {j}"),
-            )
-            for j in range(done, self.m)
-        )
-        shared = {"k": self.ks, "iterations": self.iterations}
-        for j, centers in enumerate(current.each(_slice_centers, tasks, shared), done):
-            self.codebook[j] = centers
-            current.checkpoint(j + 1, {"codebook": self.codebook})
-            current.progress(j + 1, self.m, "subspaces")
-
     def _estimate(self, rows: int, dim: int, itemsize: int) -> Estimate:
         taken = min(rows, max(self.ks, self.train_rows or 1000 * self.ks))
         width = max(1, dim // self.m)
         sample = taken * dim * itemsize
         seeds = min(taken, sample_size(self.ks)) * width * (itemsize + 4)
-        slices = taken * (width * itemsize + 4)
+        beside = min(self.m, job().threads)  # slices that are learned side by side, and one waits
+        slices = taken * ((beside + 1) * width * itemsize + beside * 4)
         return Estimate(
             work=self.iterations * (taken * self._row_work(dim) + self.m * CALL_WORK)
             + self.m * start_work(min(taken, sample_size(self.ks)), self.ks, width),
-            memory=sample + slices + max(seeds, 12 << 20),
+            memory=sample + slices + beside * max(seeds, 12 << 20),
             least=sample,
             disk=4 * self.ks * dim,
         )
@@ -129,15 +119,11 @@ class PQ(Quantizer):
         return (self.ks + 300.0) * dim
 
 
-def _slice_centers(part: Array, seed: int, *, k: int, iterations: int) -> Array:
+def _slice_centers(
+    j: int, part: Array, seed: int, *, k: int, iterations: int, current: Job | None = None
+) -> Array:
     lloyd = cast("Any", Lloyd)(k=k, iterations=iterations, seed=seed)
-    lloyd._fit(part, None)
+    with use_job(current.beside(f"slice-{j}")) if current else contextlib.nullcontext():
+        lloyd._fit(part, None)
     centers: Array = lloyd.centers
     return centers
-
-
-def _quiet(current: Job, j: int) -> Job:
-    """One slice's own checkpoints; its progress is told by slices."""
-    slice_job = current.within(f"slice-{j}")
-    slice_job._progress = None
-    return slice_job

@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import vwkit
+import vwkit.jobs
+
 __all__ = ["compilation_told"]
 
 _log = logging.getLogger("vwkit")
@@ -33,6 +36,7 @@ def compilation_told(who: str) -> Iterator[None]:
         _log.info(
             "%s: compiled for %.1f s; kept in numba's cache for the next time", who, timer.seconds
         )
+        vwkit.job().note(vwkit.jobs.COMPILED, level="debug", seconds=round(timer.seconds, 3))
 
 
 class _Timer:
