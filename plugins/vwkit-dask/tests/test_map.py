@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import os
+import platform
 import signal
 import sys
 import threading
@@ -225,3 +226,21 @@ class TestWorkersThatDie:
         for nanny in cluster.workers.values():  # all of them, with all that they hold
             os.kill(nanny.process.pid, signal.SIGKILL)
         assert first + sum(found) == int(ROWS.sum())
+
+
+def new_pages(chunk):
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        np.ones(1 << 19)  # 1,024 pages, given back again
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does with freed memory")
+def test_workers_of_a_local_cluster_keep_freed_memory(base):
+    executor = vwkit.create("executor", "dask", workers=1, patience=120.0)
+    with executor.ready(base):
+        work = base.using(executor)
+        found = list(work.map(new_pages, ROWS, rows=len(ROWS)))
+    assert found[0] < 10 * 1024
