@@ -110,7 +110,7 @@ class PQ(Quantizer):
         return Estimate(
             work=self.iterations * (taken * self._row_work(dim) + self.m * CALL_WORK)
             + self.m * start_work(min(taken, sample_size(self.ks)), self.ks, width),
-            memory=sample + slices + beside * max(seeds, 12 << 20),
+            memory=sample + slices + beside * max(seeds, 6 << 20),
             least=sample,
             disk=4 * self.ks * dim,
         )

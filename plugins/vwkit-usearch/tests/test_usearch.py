@@ -57,12 +57,13 @@ def test_every_vector_is_found_where_the_graph_falls_apart(dtype: str, metric: s
 
 
 @pytest.mark.parametrize("dtype", ["f16", "i8"])
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e30])
+@pytest.mark.parametrize(
+    ("metric", "scale"),
+    # Inner products of numbers around 1e30 are infinite.
+    [(m, s) for m in METRICS for s in (1e-12, 1.0, 1e30) if s <= 1 or m != "ip"],
+)
 def test_distances_of_narrow_numbers(dtype: str, metric: str, scale: float) -> None:
     rows, asked = (ROWS[:500] * scale).astype(np.float32), (QUERIES * scale).astype(np.float32)
-    if scale > 1 and metric == "ip":
-        pytest.skip("the products are infinite")
     index = USearch(dtype=dtype, metric=metric).build(rows)
     found = index.search(asked, 10)
     true = vwkit.create("index", "exact", metric=metric).build(rows).search(asked, 500)
