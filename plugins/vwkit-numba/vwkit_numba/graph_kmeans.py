@@ -135,8 +135,8 @@ class GraphClusterer(vwkit.Clusterer):
         lists = k * (self.neighbours + root) * wide
         exact = rows * k * wide if self.finish == "exact" else 0
         return Estimate(
-            work=4 * rows * root * wide + lists * 4 + exact,
-            each_pass=rows * self._row_work(wide) + lists,
+            work=4 * rows * root * wide + lists * 16 + exact,
+            each_pass=rows * self._row_work(wide) + lists * 4,
             passes=self.iterations + 1,
             memory=per_row(rows) + centers + sample + (16 << 20),
             least=(8 if self.consumes == "codes" else 20) * k * wide,
