@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -333,6 +334,24 @@ def test_any_damage_of_an_unfinished_run_is_mended(tmp_path, monkeypatch, name):
         (tmp_path / "here/run" / path.relative_to(tmp_path / "kept")).write_bytes(content)
         vwkit.Pipeline.from_file(spec).run(tmp_path / "here/run", resume=True)
         assert made(tmp_path / "here") == expected, path
+
+
+def test_damage_of_a_finished_run_is_told_wherever_it_is(tmp_path):
+    spec = vectors(tmp_path / "here")
+    nested = {**SLOTS, "index": {"use": "sharded", "shards": 2, "index": {"use": "exact"}}}
+    dump(spec, {"vwkit": 1, "seed": 5, **nested})
+    run = vwkit.Pipeline.from_file(spec).run(tmp_path / "run")
+    files = [file for stage in STAGES for file in run.path(stage).rglob("*") if file.is_file()]
+    assert any(file.parent.parent.parent == run.folder for file in files)  # within another
+    for path in files:
+        whole = path.read_bytes()
+        content = bytearray(whole)
+        content[len(content) // 2] ^= 0x04
+        path.write_bytes(content)
+        with pytest.raises(vwkit.ArtifactError, match=re.escape(str(path.parent))):
+            vwkit.Pipeline.from_file(spec).run(tmp_path / "run", resume=True)
+        path.write_bytes(whole)
+    vwkit.Pipeline.from_file(spec).run(tmp_path / "run", resume=True)
 
 
 def test_a_changed_letter_of_the_spec_that_was_begun_is_damage_and_no_other_spec(tmp_path):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vwkit.artifact import Artifact, is_artifact, open_artifact
+from vwkit.artifact import is_artifact, open_whole
 from vwkit.builtin.readers import open_stream
 from vwkit.errors import ArtifactError, DataError
 from vwkit.formats import open_vectors
@@ -67,7 +67,7 @@ def _vectors(path: Place) -> dict[str, Any]:
 
 
 def _artifact(path: Path) -> dict[str, Any]:
-    artifact = _whole(path)
+    artifact = open_whole(path)
     manifest = artifact.manifest
     arrays = {name: f"{array.shape} {array.dtype}" for name, array in artifact.arrays().items()}
     identity = manifest.get("identity") or {}
@@ -86,20 +86,10 @@ def _artifact(path: Path) -> dict[str, Any]:
     }
 
 
-def _whole(path: Path) -> Artifact:
-    """Open an artifact and check all of it: what is nested in it is otherwise checked when it is used."""
-    artifact = open_artifact(path)
-    for name in artifact.manifest.get("children", {}):
-        child = artifact.child(name)
-        if child is not None:
-            _whole(child)
-    return artifact
-
-
 def _run(path: Path) -> dict[str, Any]:
     run = Run.open(path)
     for stage in run.manifest["stages"]:
-        _whole(run.path(stage))
+        open_whole(run.path(stage))
     return {
         "run": str(path),
         "vwkit": run.manifest["vwkit"],

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import vwkit
+from vwkit.artifact import open_whole
 from vwkit.cache import Cache
 from vwkit.checking import compile_spec
 from vwkit.counted import counts_pixels, keeps_pixels
@@ -204,6 +205,8 @@ class Pipeline:
             # Nothing is looked into again, so the paths have to mean the same.
             bases = run.manifest.get("base", str(self._base)), str(self._base)
             check_same_spec(folder, run.spec, resolved, paths=bases)
+            for stage in run.manifest["stages"]:
+                open_whole(run.path(stage))  # what nobody opens may be damaged, too
             return run
         shutil.rmtree(inner / "next", ignore_errors=True)
         shutil.rmtree(inner / "checkpoints", ignore_errors=True)

@@ -82,18 +82,18 @@ class Traces(Suite, suite=True):
         """
         self._all_there_is()  # the first time: pools and files that serve for all
         found = []
-        for _ in range(4):
+        for _ in range(3):
             gc.collect()
             found.append((threading.active_count(), settings.open_files()))
             self._all_there_is()
         threads = [count for count, _ in found]
         assert not _grows(threads), (
-            f"threads of Python after each of four times that one was made, used and dropped: {threads}"
+            f"threads of Python after each of three times that one was made, used and dropped: {threads}"
         )
         files = [len(names) for _, names in found]
         new = sorted(set(found[-1][1].values()) - set(found[0][1].values()))
         assert not _grows(files), (
-            f"open files after each of four times that one was made, used and dropped: {files}"
+            f"open files after each of three times that one was made, used and dropped: {files}"
             f"{'; among them ' if new else ''}{', '.join(new[:5])}"
         )
 
