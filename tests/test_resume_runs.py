@@ -342,6 +342,7 @@ def test_damage_of_a_finished_run_is_told_wherever_it_is(tmp_path):
     dump(spec, {"vwkit": 1, "seed": 5, **nested})
     run = vwkit.Pipeline.from_file(spec).run(tmp_path / "run")
     files = [file for stage in STAGES for file in run.path(stage).rglob("*") if file.is_file()]
+    files.append(run.folder / "items.jsonl")
     assert any(file.parent.parent.parent == run.folder for file in files)  # within another
     for path in files:
         whole = path.read_bytes()
@@ -351,7 +352,11 @@ def test_damage_of_a_finished_run_is_told_wherever_it_is(tmp_path):
         with pytest.raises(vwkit.ArtifactError, match=re.escape(str(path.parent))):
             vwkit.Pipeline.from_file(spec).run(tmp_path / "run", resume=True)
         path.write_bytes(whole)
+    copy = run.folder / "spec.yaml"
+    whole = copy.read_bytes()
+    copy.write_bytes(whole.replace(b"k: 12", b"k: 13"))
     vwkit.Pipeline.from_file(spec).run(tmp_path / "run", resume=True)
+    assert copy.read_bytes() == whole  # the manifest has it, too
 
 
 def test_a_changed_letter_of_the_spec_that_was_begun_is_damage_and_no_other_spec(tmp_path):

@@ -88,8 +88,7 @@ def _artifact(path: Path) -> dict[str, Any]:
 
 def _run(path: Path) -> dict[str, Any]:
     run = Run.open(path)
-    for stage in run.manifest["stages"]:
-        open_whole(run.path(stage))
+    run.check()
     return {
         "run": str(path),
         "vwkit": run.manifest["vwkit"],

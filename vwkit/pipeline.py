@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 
 import vwkit
-from vwkit.artifact import open_whole
 from vwkit.cache import Cache
 from vwkit.checking import compile_spec
 from vwkit.counted import counts_pixels, keeps_pixels
@@ -205,13 +205,22 @@ class Pipeline:
             # Nothing is looked into again, so the paths have to mean the same.
             bases = run.manifest.get("base", str(self._base)), str(self._base)
             check_same_spec(folder, run.spec, resolved, paths=bases)
-            for stage in run.manifest["stages"]:
-                open_whole(run.path(stage))  # what nobody opens may be damaged, too
+            run.check()  # what nobody opens may be damaged, too
+            self._restore_spec(run)
             return run
         shutil.rmtree(inner / "next", ignore_errors=True)
         shutil.rmtree(inner / "checkpoints", ignore_errors=True)
         self._begin(state, resolved)
         return None
+
+    def _restore_spec(self, run: Run) -> None:
+        """Write the copy of the spec for people again, where it is not what the manifest holds."""
+        resolved, place = self.spec.resolved(), run.folder / "spec.yaml"
+        text = _as_yaml(resolved).encode()
+        if json.loads(json.dumps(resolved)) == run.spec:
+            with contextlib.suppress(OSError):
+                if place.is_symlink() or not place.is_file() or place.read_bytes() != text:
+                    write_synced(place, text.decode())
 
     @property
     def _base(self) -> Path:

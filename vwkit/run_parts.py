@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vwkit.artifact import open_artifact
+from vwkit.artifact import open_artifact, open_whole
 from vwkit.base import create, load
 from vwkit.builtin.vocabulary import Vocabulary
 from vwkit.counted import Counted
@@ -160,6 +160,18 @@ class RunParts:
     def kept(self) -> list[Item]:
         """The items that were not skipped."""
         return [item for item in self.items if item.status == "ok"]
+
+    def check(self) -> None:
+        """Verify the items and every file of every stage; otherwise that is done with what is used.
+
+        Raises
+        ------
+        ArtifactError
+            It names what is missing or damaged.
+        """
+        _ = self.items
+        for stage in self.manifest["stages"]:
+            open_whole(self.path(stage))
 
     @property
     def spec(self) -> dict[str, Any]:
