@@ -14,6 +14,7 @@ from vwkit.cli.main import main
 from vwkit.cli.new import jobs
 from vwkit.counted import counts_pixels, keeps_pixels
 from vwkit.observing.names import stage_names
+from vwkit.planning import measuring
 from vwkit.planning.making import make_plan
 from vwkit.planning.table import table, time_text
 
@@ -65,7 +66,6 @@ def test_a_plan_has_the_stages_of_the_run_and_finds_them_afterwards(data, job):
     assert {stage.name: stage.key for stage in after.stages} == made
     assert [stage.name for stage in after.stages] == list(made)
     assert {stage.cached for stage in after.stages} == {"yes"}
-    assert after.calibrated < before.calibrated
     assert after.total("seconds") < 1
     # What the plan said of rows, against what there is.
     if "descriptors" in run.manifest["counts"]:
@@ -75,6 +75,12 @@ def test_a_plan_has_the_stages_of_the_run_and_finds_them_afterwards(data, job):
         told, true = counted.rows, run.manifest["counts"]["descriptors"]
         if job != "oxford5k":
             assert 0.5 < told / true < 2
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(monkeypatch):
+    """What was measured beside other work would be measured again when there is less of it."""
+    monkeypatch.setattr(measuring, "busy", lambda: 0.0)
 
 
 @pytest.fixture

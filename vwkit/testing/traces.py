@@ -80,22 +80,28 @@ class Traces(Suite, suite=True):
         If this fails, check for a thread or a pool that is not stopped, and for a file that is
         opened without ``with``, and is still referred to when the backend is gone.
         """
-        self._all_there_is()  # the first time: pools and files that serve for all
-        found = []
-        for _ in range(3):
-            gc.collect()
-            found.append((threading.active_count(), settings.open_files()))
-            self._all_there_is()
-        threads = [count for count, _ in found]
+        self._all_there_is(collect=False)  # the first time: pools and files that serve for all
+        # Collecting takes long in a large process, and is only needed where something stays.
+        for collect in (False, True):
+            threads, files, new = self._left_each_time(collect)
+            if not _grows(threads) and not _grows(files):
+                return
         assert not _grows(threads), (
             f"threads of Python after each of three times that one was made, used and dropped: {threads}"
         )
-        files = [len(names) for _, names in found]
-        new = sorted(set(found[-1][1].values()) - set(found[0][1].values()))
         assert not _grows(files), (
             f"open files after each of three times that one was made, used and dropped: {files}"
             f"{'; among them ' if new else ''}{', '.join(new[:5])}"
         )
+
+    def _left_each_time(self, collect: bool) -> tuple[list[int], list[int], list[str]]:
+        """Return how many threads and files there are after each time, and what files are new."""
+        found = []
+        for _ in range(3):
+            self._all_there_is(collect=collect)
+            found.append((threading.active_count(), settings.open_files()))
+        new = sorted(set(found[-1][1].values()) - set(found[0][1].values()))
+        return [count for count, _ in found], [len(names) for _, names in found], new
 
     def test_saved_files_stay_as_they_are(self) -> None:
         """Loading, asking and changing what was loaded write nothing into the saved folder.
@@ -134,7 +140,7 @@ class Traces(Suite, suite=True):
             meant = f"; did you mean {' or '.join(sorted(set(homes)))}?" if homes else ""
             pytest.fail(f"library names {name!r}, which is no installed distribution{meant}")
 
-    def _all_there_is(self, place: Path | None = None) -> None:
+    def _all_there_is(self, place: Path | None = None, *, collect: bool = True) -> None:
         fitted = self._ready()
         self._answer(fitted)
         with contextlib.ExitStack() as stack:
@@ -145,7 +151,8 @@ class Traces(Suite, suite=True):
             self._answer(loaded)
             self._change(loaded)
             del loaded
-            gc.collect()
+            if collect:
+                gc.collect()
 
 
 def _grows(counts: list[int]) -> bool:
