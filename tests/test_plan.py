@@ -66,6 +66,7 @@ def test_a_plan_has_the_stages_of_the_run_and_finds_them_afterwards(data, job):
     assert {stage.name: stage.key for stage in after.stages} == made
     assert [stage.name for stage in after.stages] == list(made)
     assert {stage.cached for stage in after.stages} == {"yes"}
+    assert after.calibrated < before.calibrated
     assert after.total("seconds") < 1
     # What the plan said of rows, against what there is.
     if "descriptors" in run.manifest["counts"]:
