@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch_checks import wrong
 from vwkit_torch import Torch
 
 import vwkit
@@ -20,15 +21,6 @@ from vwkit.artifact import open_artifact, write_artifact
 from vwkit.errors import ArtifactError, ParameterError, VwkitError
 
 torch = pytest.importorskip("torch", reason="needs torch, which is not installed")
-
-
-def wrong(match: str, **params: Any) -> str:
-    with pytest.raises(ParameterError, match=match) as caught:
-        Torch(**params)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert caught.value.problems[0].path
-    return text
 
 
 def rewritten(
